@@ -1,0 +1,51 @@
+# make demo | test | photos DATA=... | docs | lab | clean
+# An active virtual environment is used as it is; otherwise .venv is made, once.
+PYTHON ?= python3
+VENV   := $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),.venv)
+PY     := $(VENV)/bin/python
+STAMP  := $(VENV)/.caption_nb-installed
+
+# real photographs and files for the tests that want them; those tests are skipped where it is not set
+ifneq ($(wildcard ../shared/data),)
+export CAPNB_SHARED ?= $(abspath ../shared)
+endif
+export PYTHONUTF8 = 1
+
+DATA      ?=
+BACKBONE  ?= $(wildcard $(DATA)/../mobilenet_v2/model.safetensors)
+EXTRA     ?= $(wildcard $(DATA)/../flickr30k_text/trainval_captions.json)
+
+.PHONY: demo test photos docs lab clean install
+.DEFAULT_GOAL := demo
+
+install: $(STAMP)
+
+$(STAMP): settings.ini setup.py pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3,11))' || { echo "caption_nb needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	@touch $@
+
+demo: $(STAMP)
+	$(PY) -m caption_nb.app.cli run nbs/experiments/opg_xe.ipynb --params nbs/experiments/params/demo.yml --root reports/toy
+	$(PY) -m caption_nb.app.cli report reports/toy
+
+test: $(STAMP)
+	$(PY) -m pyflakes caption_nb
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest
+
+photos: $(STAMP)
+	@test -n "$(DATA)" || { echo "say where the photographs are: make photos DATA=path/to/flickr8k [BACKBONE=path/to/model.safetensors] [EXTRA=captions.json]"; exit 2; }
+	$(PY) -m caption_nb.app.cli run nbs/experiments/opg_xe.ipynb --params nbs/experiments/params/photos.yml --root reports/photos \
+	  -p data "$(DATA)" -p encoder "$(BACKBONE)" $(if $(EXTRA),-p extra_text "$(EXTRA)")
+	$(PY) -m caption_nb.app.cli report reports/photos
+
+docs: $(STAMP)
+	$(PY) tools/docs.py
+
+lab: $(STAMP)
+	$(VENV)/bin/jupyter lab nbs
+
+clean:
+	rm -rf _docs _proc build dist *.egg-info .pytest_cache reports/toy/*/*/state
+	find . -name __pycache__ -not -path './.venv/*' -type d -prune -exec rm -rf {} +
