@@ -28,7 +28,7 @@ def seq_logp(
 )->Tensor:                # (...) one log-probability per caption
     "Add up the log-probabilities of the real tokens, in float32"
     nll = F.cross_entropy(logits.float().flatten(0,-2), ids.flatten(), reduction='none', label_smoothing=smoothing)
-    return -(nll.view(ids.shape)*mask).sum(-1)
+    return -nll.view(ids.shape).masked_fill(mask==0, 0).sum(-1)
 
 # %% ../../nbs/models/01_lm.ipynb #72d0309d
 class PrefixLM(nn.Module):
@@ -60,7 +60,7 @@ def small_gpt2(
     stop=None,            # what ends a caption: the end mark, or the last id of a model without text
     seed:int|None=None,   # weights are drawn from it; the global state is left alone. None: from the global state
 )->PrefixLM:
-    "A GPT-2 of any size with fresh weights"
+    "A GPT-2 of any size with fresh weights, its head tied to the word embeddings"
     text = not isinstance(tokenizer, int)
     v = len(tokenizer) if text else tokenizer
     end = tokenizer.eos_token_id if text else v-1
@@ -109,8 +109,8 @@ def context(self:PrefixLM,
         parts.append(self.embed(prompt.expand(b, -1) if prompt.dim()==1 else prompt))
     if not sum(p.shape[1] for p in parts): raise InputError('Nothing to continue: give a prefix or a prompt')
     embeds = torch.cat(parts, 1)
-    bias = None if prefix_mask is None else F.pad(key_bias(prefix_mask), (0, embeds.shape[1]-prefix_mask.shape[1]))
-    return Context(embeds, bias, positions, cross)
+    bias = None if prefix_mask is None else F.pad(key_bias(prefix_mask.to(wte.device)), (0, embeds.shape[1]-prefix_mask.shape[1]))
+    return Context(embeds, bias, None if positions is None else positions.to(wte.device), None if cross is None else cross.to(wte.dtype))
 
 # %% ../../nbs/models/01_lm.ipynb #2047a8db
 @dataclass
