@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV   := $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),.venv)
 PY     := $(VENV)/bin/python
+CAPNB  := $(VENV)/bin/capnb
 STAMP  := $(VENV)/.caption_nb-installed
 
 # real photographs and files for the tests that want them; those tests are skipped where it is not set
@@ -27,8 +28,8 @@ $(STAMP): settings.ini setup.py pyproject.toml
 	@touch $@
 
 demo: $(STAMP)
-	$(PY) -m caption_nb.app.cli run nbs/experiments/opg_xe.ipynb --params nbs/experiments/params/demo.yml --root reports/toy
-	$(PY) -m caption_nb.app.cli report reports/toy
+	$(CAPNB) run nbs/experiments/opg_xe.ipynb --params nbs/experiments/params/demo.yml --out reports/toy/opg/xe
+	$(CAPNB) report reports/toy --images data/toy/pictures
 
 test: $(STAMP)
 	$(PY) -m pyflakes caption_nb
@@ -36,9 +37,10 @@ test: $(STAMP)
 
 photos: $(STAMP)
 	@test -n "$(DATA)" || { echo "say where the photographs are: make photos DATA=path/to/flickr8k [BACKBONE=path/to/model.safetensors] [EXTRA=captions.json]"; exit 2; }
-	$(PY) -m caption_nb.app.cli run nbs/experiments/opg_xe.ipynb --params nbs/experiments/params/photos.yml --root reports/photos \
-	  -p data "$(DATA)" -p encoder "$(BACKBONE)" $(if $(EXTRA),-p extra_text "$(EXTRA)")
-	$(PY) -m caption_nb.app.cli report reports/photos
+	$(CAPNB) run nbs/experiments/opg_xe.ipynb --params nbs/experiments/params/photos.yml --out reports/photos/opg/xe \
+	  -p data "$(abspath $(DATA))" -p encoder "$(abspath $(BACKBONE))" -p extra_text "$(if $(EXTRA),$(abspath $(EXTRA)))"
+	$(CAPNB) report reports/photos
+	$(CAPNB) report reports/photos --images "$(DATA)" --out reports/photos/local
 
 docs: $(STAMP)
 	$(PY) tools/docs.py

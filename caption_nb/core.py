@@ -6,7 +6,7 @@
 __all__ = ['MAX_PIXELS', 'SUFFIXES', 'TRUE', 'FALSE', 'InputError', 'Caption', 'atomic_path', 'write_bytes', 'write_text',
            'write_json', 'read_json', 'open_image', 'list_images', 'pictures', 'progress', 'Captioner', 'to_dict',
            'save_config', 'config_hash', 'make_config', 'load_config', 'plain_flags', 'from_args', 'set_seed',
-           'pick_device', 'pick_precision', 'repo_path', 'shared_path', 'cache_dir']
+           'pick_device', 'pick_precision', 'repo_path', 'shared_path', 'find_path', 'cache_dir']
 
 # %% ../nbs/00_core.ipynb #51ed1fc2
 import hashlib, json, os, sys, tempfile, types, typing
@@ -321,11 +321,13 @@ def pick_precision(
     device:str,      # from `pick_device`
     name:str='auto', # auto, fp32, bf16
 )->str:
-    "`bf16` where asked for or where a GPU has it, else `fp32`"
+    "`bf16` where asked for or where the hardware computes with it, else `fp32`"
     import torch
     if name not in ('auto', 'fp32', 'bf16'): raise InputError(f'precision {name} is not known; use auto, fp32 or bf16.')
     if name!='auto': return name
-    return 'bf16' if device.startswith('cuda') and torch.cuda.is_bf16_supported() else 'fp32'
+    if device.startswith('cuda'): return 'bf16' if torch.cuda.is_bf16_supported() else 'fp32'
+    has = getattr(torch.cpu, '_is_avx512_bf16_supported', lambda: False) # matrix products in bf16 are twice as fast there
+    return 'bf16' if device=='cpu' and has() else 'fp32'
 
 # %% ../nbs/00_core.ipynb #02f67a18
 def repo_path(
@@ -346,6 +348,16 @@ def shared_path(
     if not top: return None
     top = Path(top) if Path(top).is_absolute() else repo_path(top)
     return top.joinpath(*parts) if top.joinpath(*parts).exists() else None
+
+def find_path(
+    path, # as somebody wrote it
+)->Path:
+    "The path itself if it is there, else the same path below the checkout: runs start in another folder than people do"
+    path = Path(path).expanduser()
+    if path.is_absolute() or path.exists(): return path
+    try: below = repo_path(path)
+    except InputError: return path
+    return below if below.exists() else path
 
 def cache_dir(
     *parts, # below the package's cache folder; made if missing

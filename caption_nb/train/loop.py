@@ -89,10 +89,12 @@ def param_groups(
 # %% ../../nbs/train/00_loop.ipynb #fd0e3ce5
 class _Loss(nn.Module):
     "Objective and captioner as one module, so that DDP sees the loss as its output"
-    def __init__(self, captioner:nn.Module, objective):
+    def __init__(self, captioner:nn.Module, objective, bf16:bool):
         super().__init__()
-        self.captioner,self.objective = captioner,objective
-    def forward(self, batch:dict)->tuple: return self.objective(self.captioner, batch)
+        self.captioner,self.objective,self.bf16 = captioner,objective,bf16
+    def forward(self, batch:dict)->tuple:
+        device = next(self.captioner.parameters()).device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.bf16): return self.objective(self.captioner, batch)
 
 # %% ../../nbs/train/00_loop.ipynb #3bba0c93
 class Loop:
@@ -109,11 +111,11 @@ class Loop:
     ):
         device = pick_device(cfg.device)
         bf16 = pick_precision(device, cfg.precision)=='bf16'
-        self.accel = Accelerator(mixed_precision='bf16' if bf16 else 'no', cpu=device=='cpu')
+        self.accel = Accelerator(mixed_precision='no', cpu=device=='cpu') # autocast is in `_Loss`
         self.captioner,self.data,self.cfg,self.run,self.evaluate,self.select = captioner,data,cfg,run,evaluate,select
         self.state = Path(state) if state else None
         optimizer = torch.optim.AdamW(param_groups(captioner, cfg.weight_decay), lr=cfg.lr, betas=(.9, cfg.beta2), fused=device.startswith('cuda'))
-        self.model,self.optimizer = self.accel.prepare(_Loss(captioner, objective), optimizer)
+        self.model,self.optimizer = self.accel.prepare(_Loss(captioner, objective, bf16), optimizer)
         self.params = {k:p for k,p in captioner.named_parameters() if p.requires_grad}
         self.ema = {k:p.detach().clone() for k,p in self.params.items()} if cfg.ema else None
         self.step,self.best,self.stopping = 0,None,False
