@@ -5,21 +5,21 @@
 # %% auto #0
 __all__ = ['PARTS', 'TRIPLES', 'toy_world', 'toy_part', 'check_captions', 'arithmetic_triples']
 
-# %% ../../nbs/data/02_toy.ipynb #cbfc3b69
+# %% ../../nbs/data/02_toy.ipynb #097103be
 import hashlib, json, os, random, zlib
 from itertools import combinations
 from pathlib import Path
 
-# %% ../../nbs/data/02_toy.ipynb #8ecebd20
+# %% ../../nbs/data/02_toy.ipynb #27e54195
 import pandas as pd
 
-# %% ../../nbs/data/02_toy.ipynb #3b8c88e1
+# %% ../../nbs/data/02_toy.ipynb #3eb31a62
 from ..core import InputError, cache_dir, progress, read_json, repo_path, write_json
 from .table import Table, make_table
 from .toyfacts import check_caption, noun_phrase, scene_captions
 from .toyscenes import COMBOS, HELD_OUT, STYLES, make_scene, render_scene, sample_scene, sign_scene
 
-# %% ../../nbs/data/02_toy.ipynb #01a4c34f
+# %% ../../nbs/data/02_toy.ipynb #2d544efd
 PARTS = dict(train=('train','in'), val=('val','in'), test=('test','in'), near=('test','near'), out=('test','out'), style=('test','in'), text=('test','in')) # split, domain
 
 def _part_scene(part, kind, i, seed, style):
@@ -35,7 +35,7 @@ def _part_rows(part, kind, n, seed, style):
         yield dict(image_id=image_id, path=f'{part}/{image_id}.png', split=PARTS[part][0], captions=scene_captions(scene), part=part,
                    domain=PARTS[part][1], style=scene['style'], kind=kind, scene=scene)
 
-# %% ../../nbs/data/02_toy.ipynb #2d1a026c
+# %% ../../nbs/data/02_toy.ipynb #90a11014
 def _key(size, seed, style):
     "A hash of all that decides the bytes of the pictures"
     h = hashlib.sha256(json.dumps([size, seed, style]).encode())
@@ -53,7 +53,7 @@ def _length(path):
     try: return os.stat(path).st_size
     except OSError: return None
 
-# %% ../../nbs/data/02_toy.ipynb #205a00fd
+# %% ../../nbs/data/02_toy.ipynb #2a5ea94a
 def _draw(row, root, size):
     "Draw the picture of a row; its length in bytes"
     path = root/row['path']
@@ -74,7 +74,7 @@ def _draw_missing(rows, root, size, key, quiet):
     write_json(manifest, dict(key=key, size=size, files=files))
     return len(todo)
 
-# %% ../../nbs/data/02_toy.ipynb #cab3a6ee
+# %% ../../nbs/data/02_toy.ipynb #85ec79b0
 def _check(counts, size, style):
     "Refuse parameters that no world has"
     for k,n in counts.items():
@@ -82,7 +82,7 @@ def _check(counts, size, style):
     if not isinstance(size, int) or not 64<=size<=256: raise InputError(f'toy_world: size is {size!r}; pictures have 64 to 256 pixels.')
     if style not in STYLES: raise InputError(f'toy_world: style {style!r} is not known; styles are {", ".join(STYLES)}.')
 
-# %% ../../nbs/data/02_toy.ipynb #973890c5
+# %% ../../nbs/data/02_toy.ipynb #9071dbdc
 def _default_root(name)->Path:
     "The checkout's data/toy/pictures, or the user's cache when there is no checkout"
     try: return repo_path('data', 'toy', 'pictures', name)
@@ -112,7 +112,7 @@ def toy_world(
     except OSError as e: raise InputError(f'{root}: the toy pictures cannot be written ({e.strerror or e}); give another root with space and write permission.') from None
     return make_table(rows, root=root, source='toy_world', report=dict(source='toy_world', size=size, seed=seed, style=style, drawn=drawn))
 
-# %% ../../nbs/data/02_toy.ipynb #ca28969f
+# %% ../../nbs/data/02_toy.ipynb #31a4756b
 def toy_part(
     world:Table,  # from `toy_world`, also after `split` or `take`
     part:str,     # train, val, test, near, out, style or text
@@ -121,7 +121,7 @@ def toy_part(
     if part not in PARTS: raise InputError(f'toy_part: part {part!r} is not known; parts are {", ".join(PARTS)}.')
     return world.take(world.rows.image_id[world.rows.part==part])
 
-# %% ../../nbs/data/02_toy.ipynb #960daa0c
+# %% ../../nbs/data/02_toy.ipynb #78490a9a
 def check_captions(
     captions:dict, # image id -> caption
     world:Table,   # holds these pictures, perhaps more
@@ -131,7 +131,7 @@ def check_captions(
     checks = [dict(part=p, text=captions[k])|check_caption(captions[k], s) for k,p,s in zip(rows.image_id, rows.part, rows.scene)]
     return pd.DataFrame(checks, index=pd.Index(rows.image_id, name='image_id'))
 
-# %% ../../nbs/data/02_toy.ipynb #c5627498
+# %% ../../nbs/data/02_toy.ipynb #059b803c
 def _attribute_triple(seen, rng):
     (s,c),(t,d) = rng.sample(seen, 2)
     return [(s,c)],[(t,d)],[(t,c)],[(s,d)]
@@ -153,7 +153,7 @@ def _triple(kind, rng):
         parts = TRIPLES[kind](seen, rng)
         if all(o[:2] in seen for p in parts for o in p) and not any(p==q for p,q in combinations(parts, 2)): return parts
 
-# %% ../../nbs/data/02_toy.ipynb #e4b7031b
+# %% ../../nbs/data/02_toy.ipynb #1502bdca
 def _plain_scene(objects, seed, ground, style):
     "The objects alone or in a row, large unless their size is given"
     objects = [(*o, 'large')[:3] for o in objects]

@@ -6,18 +6,18 @@
 __all__ = ['SAY', 'BACK', 'SPOT', 'PATH', 'SIZES', 'PLACE', 'NOUNS', 'FORMS', 'LEXICON', 'noun_phrase', 'scene_captions',
            'parse_facts', 'check_caption']
 
-# %% ../../nbs/data/02b_toyfacts.ipynb #775a9066
+# %% ../../nbs/data/02b_toyfacts.ipynb #cec83746
 import random, re
 from functools import partial
 from itertools import combinations
 
-# %% ../../nbs/data/02b_toyfacts.ipynb #72adc33f
+# %% ../../nbs/data/02b_toyfacts.ipynb #96e25d4f
 from fastcore.basics import patch
 
-# %% ../../nbs/data/02b_toyfacts.ipynb #8cc46ecf
+# %% ../../nbs/data/02b_toyfacts.ipynb #5d128c42
 from .toyscenes import CONVERSE, COLORS, SHAPES, STYLES, WORDS
 
-# %% ../../nbs/data/02b_toyfacts.ipynb #9a849b03
+# %% ../../nbs/data/02b_toyfacts.ipynb #54a7d8f0
 SAY = dict(
     A={'left of':['left of','to the left of','on the left of'], 'right of':['right of','to the right of','on the right of'],
        'above':['above','over'], 'below':['below','under','beneath'], 'inside':['inside','in the middle of','within'], 'around':['around','surrounding']},
@@ -31,7 +31,7 @@ SIZES = dict(A=dict(large=['large','big'], small=['small','tiny']), B=dict(large
 PLACE = dict(sky='in the sky', grass='on the grass', sand='on the sand', snow='in the snow', board='on a dark board', night='at night')
 NOUNS = dict(A={}, B=dict(circle='disc', square='box', house='hut', ring='hoop'))
 
-# %% ../../nbs/data/02b_toyfacts.ipynb #1ba5964f
+# %% ../../nbs/data/02b_toyfacts.ipynb #53eb5b5f
 _PAIR = dict(A=['{x} {rel} {y}', '{x} is {rel} {y}{ground}.', 'there is {x} {rel} {y}{ground}.', '{Rel} {y} is {x}.', '{y} with {x} {at}'],
              B=['a drawing of {x} {rel} {y}', 'we see {x} {rel} {y}{ground}.', '{x} drawn {rel} {y}{ground}', '{Rel} {y} we see {x}.', '{y} has {x} {at}.'])
 _LINE = dict(A=['{x}, {y} and {z} {path}', '{x} {here}, {y} in the middle and {z} {there}', '{y} is {back} {x} and {rel} {z}.',
@@ -50,7 +50,7 @@ _SIDE = dict(A=['{x} {here} and {y} {there}'], B=['{here} is {x}, {there} is {y}
 FORMS = {s:dict(single=_ONE[s], row=_PAIR[s]+_SIDE[s], column=_PAIR[s]+_SIDE[s], inside=_PAIR[s], row3=_LINE[s], column3=_LINE[s], nested=_NEST[s], sign=_SIGN[s])
          for s in STYLES} # style -> layout -> forms
 
-# %% ../../nbs/data/02b_toyfacts.ipynb #7734c43c
+# %% ../../nbs/data/02b_toyfacts.ipynb #ddb3823e
 def _pick(options, rng):
     "The usual word two times out of three, else any of them"
     return options[0] if rng.random()<.65 else rng.choice(options)
@@ -67,7 +67,7 @@ def noun_phrase(
     text = ' '.join(size+[obj['color'], shape])
     return f"{'an' if text[0] in 'aeiou' else 'a'} {text}"
 
-# %% ../../nbs/data/02b_toyfacts.ipynb #ba03823f
+# %% ../../nbs/data/02b_toyfacts.ipynb #cea883b0
 def _relation(scene, i, j):
     "What object `i` is to object `j`"
     for a,r,b in scene['relations']:
@@ -91,7 +91,7 @@ def _gaps(scene, ids, rng):
     gaps['word'] = lambda: scene['text']
     return gaps|_relation_gaps(scene, ids, rng) if scene['relations'] else gaps
 
-# %% ../../nbs/data/02b_toyfacts.ipynb #a11a9b5d
+# %% ../../nbs/data/02b_toyfacts.ipynb #61fcb7af
 def scene_captions(
     scene:dict,
     n:int=5,           # captions wanted; forms are repeated only when there are fewer
@@ -109,7 +109,7 @@ def _fill(scene, form, rng):
     gaps = _gaps(scene, ids, rng)
     return re.sub(r'{(\w+)}', lambda m: gaps[m[1]](), form)
 
-# %% ../../nbs/data/02b_toyfacts.ipynb #45685ad2
+# %% ../../nbs/data/02b_toyfacts.ipynb #e960cd4e
 _OTHER = {'in the middle':('spot','middle'), 'and':('join',','), ',':('join',','), 'which':('which',''), 'with':('company',''), 'has':('company',''),
           'is':('verb',''), 'see':('verb',''), 'drawn':('verb',''), 'sign':('shape','sign')}|{c:('stop','') for c in '.;:!?'}
 
@@ -131,7 +131,7 @@ def _items(text):
         if n: yield LEXICON[tuple(words[i:i+n])]
         i += n or 1
 
-# %% ../../nbs/data/02b_toyfacts.ipynb #b6256eae
+# %% ../../nbs/data/02b_toyfacts.ipynb #dd0f6af0
 class _Reader:
     "Collects the facts of one text, item by item"
     def __init__(self):
@@ -154,7 +154,7 @@ class _Reader:
         if rel not in ('left of', 'above', 'inside'): i,rel,j = j,CONVERSE[rel],i
         self.facts[i,rel,j] = None # a dict keeps the order and drops repetitions
 
-# %% ../../nbs/data/02b_toyfacts.ipynb #72519690
+# %% ../../nbs/data/02b_toyfacts.ipynb #b1c9e855
 @patch
 def find(self:_Reader, shape):
     "The place of the object with this shape and the looks just read, new if there is none"
@@ -180,7 +180,7 @@ def on_shape(self:_Reader, shape):
     if self.subject is None and not self.opening: self.subject = i
     self.last = i
 
-# %% ../../nbs/data/02b_toyfacts.ipynb #ba69c3e2
+# %% ../../nbs/data/02b_toyfacts.ipynb #67dfee69
 @patch
 def on_rel(self:_Reader, rel):
     "A relation looks for its subject backwards, for its object forwards"
@@ -207,7 +207,7 @@ def on_verb(self:_Reader, _):
     "A verb ends the company and goes on with the one that has it"
     if self.anchor is not None: self.last,self.anchor = self.anchor,None
 
-# %% ../../nbs/data/02b_toyfacts.ipynb #b55bebfa
+# %% ../../nbs/data/02b_toyfacts.ipynb #1e0c8364
 @patch
 def on_size(self:_Reader, size): self.looks['size'] = size
 @patch
@@ -223,7 +223,7 @@ def on_join(self:_Reader, _): "Only its place matters"
 @patch
 def on_which(self:_Reader, _): "Only its place matters"
 
-# %% ../../nbs/data/02b_toyfacts.ipynb #a04d1af1
+# %% ../../nbs/data/02b_toyfacts.ipynb #878621ba
 _PLACES = {'left of':('left of',0), 'middle':(None,1), 'right of':('left of',2), 'above':('above',0), 'below':('above',2)} # axis, place along it
 
 def _ordered(a, b):
@@ -244,7 +244,7 @@ def on_stop(self:_Reader, _):
         if subject not in (None, self.anchor): self.relate(subject, rel, self.anchor)
     self.new_clause()
 
-# %% ../../nbs/data/02b_toyfacts.ipynb #cc216f1a
+# %% ../../nbs/data/02b_toyfacts.ipynb #889a5ee1
 def parse_facts(
     text:str, # anything
 )->dict:      # objects (shape, color, size; None if not said), relations [i, relation, j], grounds, words
@@ -253,7 +253,7 @@ def parse_facts(
     for kind,meaning in (*_items(text), ('stop','')): reader.feed(kind, meaning)
     return dict(objects=reader.objects, relations=[list(f) for f in reader.facts], grounds=reader.grounds, words=reader.words)
 
-# %% ../../nbs/data/02b_toyfacts.ipynb #f050806e
+# %% ../../nbs/data/02b_toyfacts.ipynb #a0948587
 _FITS = [('shape','color','size'), ('shape','color'), ('shape',)] # what must agree, best first
 
 def _match(named, there):
@@ -267,7 +267,7 @@ def _match(named, there):
 
 def _call(obj): return ' '.join(filter(None, ['the', obj['color'], obj['shape']]))
 
-# %% ../../nbs/data/02b_toyfacts.ipynb #66c712a9
+# %% ../../nbs/data/02b_toyfacts.ipynb #2e72893f
 def _statements(facts, scene):
     "Every statement of a caption as (kind, right, what is wrong with it)"
     match,there = _match(facts['objects'], scene['objects']),scene['objects']
@@ -280,7 +280,7 @@ def _statements(facts, scene):
     for i,r,j in facts['relations']:
         yield 'relations', [match[i],r,match[j]] in scene['relations'], f"{_call(facts['objects'][i])} is not {r} {_call(facts['objects'][j])}"
 
-# %% ../../nbs/data/02b_toyfacts.ipynb #b45d2f04
+# %% ../../nbs/data/02b_toyfacts.ipynb #55e58bc4
 def check_caption(
     text:str,   # a caption, or anything
     scene:dict, # the scene of the picture

@@ -7,16 +7,16 @@ __all__ = ['SHAPES', 'COLORS', 'GROUNDS', 'STYLES', 'WORDS', 'COMBOS', 'HELD_OUT
            'PLACERS', 'OUTLINES', 'BRUSHES', 'relations', 'make_scene', 'sample_scene', 'render_scene', 'sign_scene',
            'show_pictures', 'swap_scene']
 
-# %% ../../nbs/data/02a_toyscenes.ipynb #8d1dd83a
+# %% ../../nbs/data/02a_toyscenes.ipynb #33d20dbd
 import math, random
 from functools import partial
 from itertools import combinations
 
-# %% ../../nbs/data/02a_toyscenes.ipynb #50425b70
+# %% ../../nbs/data/02a_toyscenes.ipynb #ccddac24
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-# %% ../../nbs/data/02a_toyscenes.ipynb #ff28fb60
+# %% ../../nbs/data/02a_toyscenes.ipynb #c09eee51
 SHAPES = 'circle square triangle star heart ring cross house'.split()
 COLORS = dict(red=(212,35,38), orange=(243,130,20), yellow=(247,214,30), green=(25,135,55), blue=(40,85,215), purple=(122,45,165), pink=(250,135,190)) # RGB
 GROUNDS = dict(sky=(203,228,246), grass=(198,224,180), sand=(226,208,172), snow=(244,245,247), board=(44,46,50), night=(24,28,62))
@@ -25,7 +25,7 @@ WORDS = 'bank book bus cafe cold east exit fish gate gym home hot milk news open
 COMBOS = [(s, c) for s in SHAPES for c in COLORS]
 HELD_OUT = [(s, list(COLORS)[(3*i+1)%len(COLORS)]) for i,s in enumerate(SHAPES)]
 
-# %% ../../nbs/data/02a_toyscenes.ipynb #b61b050d
+# %% ../../nbs/data/02a_toyscenes.ipynb #3dd3c1bf
 SMALL = (.088, .1) # radius of small objects
 LAYOUTS = dict(     # n: objects, share: of the pictures, large: radius of large objects
     single  = dict(n=1, share=.12, large=(.2, .3)),
@@ -36,7 +36,7 @@ LAYOUTS = dict(     # n: objects, share: of the pictures, large: radius of large
     column3 = dict(n=3, share=.07, large=(.145, .155)),
     nested  = dict(n=3, share=.07, large=(.145, .16)))  # the first inside the second, the third beside or above or below them
 
-# %% ../../nbs/data/02a_toyscenes.ipynb #f025c4eb
+# %% ../../nbs/data/02a_toyscenes.ipynb #d73a225f
 CONVERSE = {'left of':'right of', 'above':'below', 'inside':'around', 'right of':'left of', 'below':'above', 'around':'inside'}
 CLEAR = .12 # a shorter distance along an axis is no relation
 
@@ -54,7 +54,7 @@ def relations(
     "Every spatial relation that holds, in normal form"
     return [r for i,j in combinations(range(len(objects)), 2) for r in _pair_relations(objects, i, j)]
 
-# %% ../../nbs/data/02a_toyscenes.ipynb #58b8507f
+# %% ../../nbs/data/02a_toyscenes.ipynb #9f3b11a2
 def _rng(*key)->random.Random:
     "A random generator of its own for each purpose"
     return random.Random('-'.join(map(str, key)))
@@ -72,7 +72,7 @@ def _in_line(radii, axis, rng):
     side = [base+rng.uniform(-.03, .03) for _ in radii]
     return list(zip(main, side)) if axis=='x' else list(zip(side, main))
 
-# %% ../../nbs/data/02a_toyscenes.ipynb #312b9744
+# %% ../../nbs/data/02a_toyscenes.ipynb #4a0a6562
 def _radii(layout, sizes, rng): return [rng.uniform(*(SMALL if s=='small' else LAYOUTS[layout]['large'])) for s in sizes]
 
 def _single(layout, sizes, rng): return [(rng.uniform(.35, .65), rng.uniform(.35, .65), *_radii(layout, sizes, rng))]
@@ -94,7 +94,7 @@ def _nested(layout, sizes, rng):
 PLACERS = dict(single=_single, row=partial(_line, 'x'), column=partial(_line, 'y'), inside=_inside,
                row3=partial(_line, 'x'), column3=partial(_line, 'y'), nested=_nested)
 
-# %% ../../nbs/data/02a_toyscenes.ipynb #9c6e4af7
+# %% ../../nbs/data/02a_toyscenes.ipynb #1f1691a8
 def make_scene(
     layout:str,       # a key of `LAYOUTS`
     objects:list,     # (shape, color, size) of each object, in the order of the layout
@@ -113,7 +113,7 @@ def make_scene(
 def _scene(seed, kind, layout, style, background, objects, text=None):
     return dict(seed=seed, kind=kind, layout=layout, style=style, background=background, objects=objects, relations=relations(objects), text=text)
 
-# %% ../../nbs/data/02a_toyscenes.ipynb #2095954b
+# %% ../../nbs/data/02a_toyscenes.ipynb #6d43acf7
 def _combos(n, domain, rng):
     "`n` different combinations of shape and colour"
     seen = [c for c in COMBOS if c not in HELD_OUT]
@@ -141,7 +141,7 @@ def sample_scene(
     layout = rng.choices(names, [LAYOUTS[k]['share'] for k in names])[0]
     return make_scene(layout, _objects(layout, domain, rng), seed, rng.choice(STYLES[style]), style)
 
-# %% ../../nbs/data/02a_toyscenes.ipynb #a039fb1d
+# %% ../../nbs/data/02a_toyscenes.ipynb #2dead9c3
 def _ray(n, radius=1., down=0.):
     "`n` points around the centre, the first at the top"
     t = 2*np.pi*np.arange(n)/n
@@ -160,7 +160,7 @@ OUTLINES = dict(circle=[_ray(48, .97)], square=[_box(-.86, -.86, .86, .86)], tri
                 heart=[_heart()], ring=[_ray(48), _ray(48, .58)], cross=[_cross()],
                 house=[np.array([(-.8,.9), (-.8,-.1), (0,-1), (.8,-.1), (.8,.9)]), _box(-.22, .25, .22, .92)], sign=[_box(-1, -.5, 1, .5)])
 
-# %% ../../nbs/data/02a_toyscenes.ipynb #e276802a
+# %% ../../nbs/data/02a_toyscenes.ipynb #c38222ed
 def _mask(
     obj:dict,   # an object of a scene
     size:int,   # pixels
@@ -175,7 +175,7 @@ def _mask(
         else: pen.polygon(xy, fill=0 if i else 255)
     return mask.reduce(4)
 
-# %% ../../nbs/data/02a_toyscenes.ipynb #62cd872b
+# %% ../../nbs/data/02a_toyscenes.ipynb #323c6f7c
 def _ground(scene, size):
     "The background: its colour, with soft blotches"
     noise = np.random.RandomState(scene['seed'])
@@ -192,7 +192,7 @@ def _striped(im, obj, rgb):
 
 BRUSHES = dict(A=_flat, B=_striped)
 
-# %% ../../nbs/data/02a_toyscenes.ipynb #c74add30
+# %% ../../nbs/data/02a_toyscenes.ipynb #ad6e7e69
 def _write(im, word, obj, ink):
     "The word across the sign"
     font = ImageFont.load_default_imagefont()
@@ -205,7 +205,7 @@ def _write(im, word, obj, ink):
     x,y = (round(c*im.width-m/2) for c,m in zip(obj['center'], mask.size))
     im.paste(ink, (x, y), mask)
 
-# %% ../../nbs/data/02a_toyscenes.ipynb #38167cfe
+# %% ../../nbs/data/02a_toyscenes.ipynb #a8adb99f
 def render_scene(
     scene:dict,
     size:int=64, # pixels, width and height
@@ -218,7 +218,7 @@ def render_scene(
         if scene['text']: _write(im, scene['text'], o, (20,20,20) if rgb@[.3,.6,.1]>110 else (250,250,250))
     return im
 
-# %% ../../nbs/data/02a_toyscenes.ipynb #81f925a5
+# %% ../../nbs/data/02a_toyscenes.ipynb #1e03c827
 def sign_scene(
     seed:int,       # one sign per seed
     style:str='A',
@@ -229,7 +229,7 @@ def sign_scene(
     sign = dict(shape='sign', color=rng.choice(list(COLORS)), size='large', center=center, radius=round(rng.uniform(.4, .43), 4), angle=0)
     return _scene(seed, 'text', 'sign', style, rng.choice(STYLES[style]), [sign], rng.choice(WORDS))
 
-# %% ../../nbs/data/02a_toyscenes.ipynb #2fa00f71
+# %% ../../nbs/data/02a_toyscenes.ipynb #9055c74a
 def show_pictures(
     images:list,      # PIL images
     texts:list=None,  # one below each picture
@@ -247,7 +247,7 @@ def show_pictures(
         ax.text(.5, -.05, textwrap.fill(text, letters), ha='center', va='top', fontsize=7.5, transform=ax.transAxes)
     fig.tight_layout(pad=.3)
 
-# %% ../../nbs/data/02a_toyscenes.ipynb #eb50342a
+# %% ../../nbs/data/02a_toyscenes.ipynb #ab6e1c95
 def swap_scene(
     scene:dict,
 )->dict: # None when the scene states no relation
