@@ -101,22 +101,23 @@ def _local(name, kind:Kind, roots:list)->tuple[Path|None, list[str]]:
 
 def find_weights(
     name,           # a path, a name below one of `weight_roots`, or a hub name
-    kind:str,       # one of `KINDS`
+    kind:str|Kind,  # one of `KINDS`, or what is wanted in its words and files
     roots=None,     # folders to look below; None = `weight_roots()`
     hub_cache=None, # folder of the hub's cache; None = the library's own
     fetch=_fetch,   # how to download, where that is allowed
 )->Path:            # a file, or a folder that holds all parts of `kind`
     "Where the weights `name` are; an error with the whole story if they are nowhere"
-    if kind not in KINDS: raise InputError(f'Unknown kind of weights {kind!r}; known: {", ".join(KINDS)}.')
-    hit,looked = _local(name, KINDS[kind], weight_roots() if roots is None else roots)
+    if isinstance(kind, str) and kind not in KINDS: raise InputError(f'Unknown kind of weights {kind!r}; known: {", ".join(KINDS)}.')
+    kind = KINDS[kind] if isinstance(kind, str) else kind
+    hit,looked = _local(name, kind, weight_roots() if roots is None else roots)
     if hit: return hit
-    if not is_hub_name(name): raise _no_weights(name, KINDS[kind], looked)
-    hit = in_hub_cache(str(name), KINDS[kind].files, hub_cache)
+    if not is_hub_name(name): raise _no_weights(name, kind, looked)
+    hit = in_hub_cache(str(name), kind.files, hub_cache)
     if hit: return hit
     looked.append(f'Hugging Face cache {hub_cache or ""}'.strip()+': not there, or not complete')
-    if not downloads_allowed(): raise _no_weights(name, KINDS[kind], looked+['the hub: not asked, downloads are not allowed'])
-    try: return fetch(str(name), KINDS[kind], hub_cache)
-    except Exception as e: raise _no_weights(name, KINDS[kind], looked+[f'the hub: {type(e).__name__}: {str(e).splitlines()[0][:200]}']) from e
+    if not downloads_allowed(): raise _no_weights(name, kind, looked+['the hub: not asked, downloads are not allowed'])
+    try: return fetch(str(name), kind, hub_cache)
+    except Exception as e: raise _no_weights(name, kind, looked+[f'the hub: {type(e).__name__}: {str(e).splitlines()[0][:200]}']) from e
 
 # %% ../../nbs/models/05_weights.ipynb #e78c0d41
 EXCUSES = dict(empty='is empty (0 bytes); the copy or download was interrupted',
