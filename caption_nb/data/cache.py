@@ -42,7 +42,7 @@ def _folder_hashes(folder:str, names:list)->dict:
     stamps = {n:_stamp(os.path.join(folder, n)) for n in names}
     todo = [n for n in stamps if known.get(n, [])[:2]!=stamps[n]]
     with ThreadPoolExecutor() as pool:
-        new = dict(zip(todo, progress(pool.map(lambda n: _hash_file(os.path.join(folder, n)), todo), 'hashes', len(todo))))
+        new = dict(zip(todo, progress(pool.map(lambda n: _hash_file(os.path.join(folder, n)), todo), 'hashes', len(todo), quiet=len(todo)<1000)))
     settled = {n:[*stamps[n], h] for n,h in new.items() if h and stamps[n] and stamps[n][1]<time.time_ns()-2e9}
     try: settled and write_json(note, known|settled, indent=None)
     except (OSError, ValueError): pass # a memory that cannot be written only costs time

@@ -22,6 +22,8 @@ PROBLEMS = { # what is skipped or changed; strict reading stops at the first one
     'control characters': 'replaced by a space; remove them from the file',
     'byte-order mark in a caption': 'removed; the file was probably joined from several, each saved with a mark',
     'broken character': 'replaced by U+FFFD; half of a character pair is left, so the text was cut or wrongly converted',
+    'bad file name': 'skipped; the name of a picture file must be a string',
+    'bad split': 'ignored; a split must be a name such as train',
     'bad id': 'skipped; an id must be a non-empty string or a whole number',
     'duplicate id': 'skipped, the first entry is kept; give every picture an id of its own',
     'one id, two files': 'skipped, the first file is kept; give every picture an id of its own',

@@ -54,14 +54,15 @@ def karpathy_entries(data:dict, found:Findings)->Iterator[Entry]:
     for i,im in enumerate(data['images']):
         if not isinstance(im, dict): found.add('unreadable row', f'images[{i}]', im); continue
         file = im.get('filename') or im.get('file_name')
-        if file and im.get('filepath'): file = f"{im['filepath']}/{file}"
+        if isinstance(file, str) and isinstance(im.get('filepath'), str): file = f"{im['filepath']}/{file}".lstrip('/')
         yield Entry(f'images[{i}]', im.get('cocoid'), file, _texts(im.get('sentences')), im.get('split'),
                     extra=_rest(im, 'filename','file_name','filepath','cocoid','split','sentences','sentids'))
 
 # %% ../../nbs/data/00c_layouts.ipynb #350c4125
 def _coco_captions(data, found):
     "Captions by the text of their image id"
-    notes,by_id = data.get('annotations') or [],{}
+    notes,by_id = data.get('annotations'),{}
+    notes = notes if isinstance(notes, list) else []
     if notes and not any(isinstance(a, dict) and 'caption' in a for a in notes):
         raise InputError(f'{found.source}: its annotations hold no captions (perhaps an instances file); use captions_*.json')
     for i,a in enumerate(notes):
@@ -72,7 +73,7 @@ def _coco_captions(data, found):
 def coco_entries(data:dict, found:Findings)->Iterator[Entry]:
     "Entries of `{'images': [{'id', 'file_name'}], 'annotations': [{'image_id', 'caption'}]}`"
     by_id = _coco_captions(data, found)
-    images = data['images'] if data.get('images') else [dict(id=v[0][2]) for v in by_id.values()]
+    images = data['images'] if isinstance(data.get('images'), list) and data['images'] else [dict(id=v[0][2]) for v in by_id.values()]
     for i,im in enumerate(images):
         if not isinstance(im, dict): found.add('unreadable row', f'images[{i}]', im); continue
         captions = [c for _,c,_ in by_id.get(str(im.get('id')), [])]
@@ -108,7 +109,7 @@ def _record(row, where, use)->Entry:
     part = len(values)==1 and not isinstance(values[0], (list, tuple, np.ndarray))
     extra = _rest(row, use['image_id'], use['file'], use['split'], *use['captions'])
     if file is None and _is_picture(image_id): image_id,file = None,image_id
-    return Entry(where, image_id, None if file is None else str(file), [t for v in values for t in _texts(v)], split or None, part, extra)
+    return Entry(where, image_id, file, [t for v in values for t in _texts(v)], split or None, part, extra)
 
 def _is_picture(name): return Path(str(name)).suffix.lower() in SUFFIXES
 
@@ -250,7 +251,7 @@ def folder_entries(folder, found:Findings)->Iterator[Entry]:
     for f in files:
         txt = (folder/f).with_suffix('.txt')
         captions = [c for c in _read_text(txt, found).split('\n') if c.strip()] if txt.is_file() else []
-        yield Entry(f, None, f, captions, split.get(f))
+        yield Entry(f, None, str(folder/f), captions, split.get(f))
     known = {str(Path(f).with_suffix('.txt')) for f in files}
     for p in sorted(folder.rglob('*.txt')):
         name = str(p.relative_to(folder))

@@ -15,7 +15,7 @@ from ..core import InputError, SUFFIXES, read_json
 from .clean import Findings, clean_caption, summarise
 from .layouts import (SPLITS, _header, TOKEN, coco_entries, corpus_entries, csv_entries, folder_entries, jsonl_entries, karpathy_entries,
                                      names_entries, parquet_entries, pickle_entries, rows_entries, sacap_entries, table_entries, token_entries, txt_entries)
-from .table import Table, as_id, make_table
+from .table import Table, as_id, make_table, storable
 
 # %% ../../nbs/data/01_readers.ipynb #789c73c4
 JSON_LAYOUTS = dict(karpathy=karpathy_entries, coco=coco_entries, rows=rows_entries, names=names_entries, corpus=corpus_entries)
@@ -123,9 +123,18 @@ def _ids_from_files(files:list)->list:
     "An id per file: its name, or its path below the common folder where names repeat"
     ids = [picture_id(f) for f in files]
     if len(set(ids))==len(ids): return ids
-    if any(map(os.path.isabs, files)): files = [os.path.relpath(f, os.path.commonpath(map(os.path.dirname, files))) for f in files]
+    if files and all(map(os.path.isabs, files)): files = [os.path.relpath(f, os.path.commonpath(map(os.path.dirname, files))) for f in files]
     ids = [str(Path(f).with_suffix('').as_posix()) if Path(f).suffix.lower() in SUFFIXES else f for f in files]
     return ids if len(set(ids))==len(ids) else files
+
+# %% ../../nbs/data/01_readers.ipynb #714f4378
+def _checked(e, found):
+    "The entry with file and split as text, or None if its file name cannot be one"
+    file = str(e.file) if isinstance(e.file, (int, float)) and not isinstance(e.file, bool) else e.file
+    if file is not None and not (isinstance(file, str) and file.strip() and '\0' not in file and storable(file)): return found.add('bad file name', e.where, file)
+    split = str(e.split) if isinstance(e.split, int) else e.split
+    if split is not None and not (isinstance(split, str) and split and storable(split)): split = found.add('bad split', e.where, split)
+    return e._replace(file=file, split=split)
 
 # %% ../../nbs/data/01_readers.ipynb #938c7305
 def _key(e, found, ids):
@@ -151,14 +160,15 @@ def _gather(entries, found, ids, pictures, home, split):
     "Add entries to `pictures`, {key: item}; returns whether they state splits"
     stated,types = False,set()
     for e in entries:
-        key = _key(e, found, ids)
-        if key is None: continue
+        e = _checked(e, found)
+        key = e and _key(e, found, ids)
+        if not key: continue
         if key[0]=='id': types.add(isinstance(e.image_id, str))
         stated = stated or bool(e.split)
         captions = [c for c in (clean_caption(t, e.where if len(e.captions)==1 else f'{e.where}, caption {j}', found) for j,t in enumerate(e.captions)) if c]
         if key in pictures: _join(pictures[key], e, captions, found)
         else: pictures[key] = dict(key=key, where=e.where, file=e.file, home=home, split=e.split or split, captions=captions, part=e.part, extra=e.extra)
-    if len(types)>1: found.add('ids of mixed type', home)
+    if len(types)>1: found.add('ids of mixed type', str(home))
     return stated
 
 # %% ../../nbs/data/01_readers.ipynb #e02234a4
