@@ -254,7 +254,8 @@ def keep(self:Loop, name:str):
 @patch
 def fit(self:Loop, quiet:bool=False)->dict:
     "Train to the end, from wherever the state folder says; the last logged values"
-    if self.resume() and self.run and self.accel.is_main_process: self.run.rewind(self.step)
+    self.resume()
+    if self.run and self.accel.is_main_process: self.run.rewind(self.step) # a new start empties the log
     began,last = time.time(),{}
     bar = progress(range(self.step, self.steps), 'training', self.steps-self.step, quiet or not self.accel.is_main_process)
     with self.polite(), ThreadPoolExecutor(1) as pool:

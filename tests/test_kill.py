@@ -1,0 +1,47 @@
+"A training killed with SIGKILL at random moments ends with the bytes of one that nobody disturbed"
+import os, random, subprocess, sys, time
+from pathlib import Path
+import pytest
+from caption_nb.core import read_json
+
+OPTIONS = ('--encoder pixels:32 --n-train 40 --n-val 8 --n-test 4 --epochs 6 --batch-size 8 --lm-layers 1 --lm-width 32 --lm-heads 2 --lm-epochs 1 '
+           '--beam-size 2 --max-len 16 --save-every 3 --log-every 1 --precision fp32').split()
+
+def start(out, cache):
+    code = 'import sys; from caption_nb.app.cli import main; sys.exit(main(sys.argv[1:]))'
+    env = os.environ|dict(CAPTION_NB_CACHE=str(cache), OMP_NUM_THREADS='1')
+    return subprocess.Popen([sys.executable, '-c', code, 'train', 'opg.xe', '--out', str(out), *OPTIONS], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+def bytes_in(folder):
+    "How much the run has written: something that grows with its progress"
+    return sum(p.stat().st_size for p in Path(folder).rglob('*') if p.is_file()) if Path(folder).exists() else 0
+
+def finish_with_kills(out, cache, kills, seed):
+    rng,done = random.Random(seed),0
+    for _ in range(60):
+        p,began,wait = start(out, cache),bytes_in(out),rng.uniform(0, .6)
+        if done<kills:
+            while p.poll() is None and bytes_in(out)==began: time.sleep(.002) # let it get as far as writing
+            time.sleep(wait)
+            if p.poll() is None:
+                p.kill()
+                done += 1
+        err = p.communicate()[1].decode()
+        if p.returncode==0: return done
+        assert p.returncode==-9, err
+    raise AssertionError('never finished')
+
+@pytest.fixture(scope='module')
+def calm(tmp_path_factory):
+    out = tmp_path_factory.mktemp('calm')
+    assert finish_with_kills(out/'run', out/'cache', 0, 0)==0
+    return out/'run'
+
+def test_kills_leave_no_trace(calm, tmp_path):
+    kills = int(os.environ.get('CAPNB_KILLS', 2))
+    finish_with_kills(tmp_path/'run', tmp_path/'cache', kills, seed=int(os.environ.get('CAPNB_KILL_SEED', 1)))
+    for name in ('model/model.safetensors', 'captions.json', 'config.json'):
+        assert (tmp_path/'run'/name).read_bytes()==(calm/name).read_bytes(), name
+    scores = [{k:v for k,v in read_json(r/'result.json').items() if k not in ('seconds', 'date')} for r in (calm, tmp_path/'run')]
+    assert scores[0]==scores[1]
+    assert not [p for p in tmp_path.rglob('*.tmp') if 'result' in p.name]
