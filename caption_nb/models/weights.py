@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TENSORS', 'KINDS', 'EXCUSES', 'STORAGES', 'READERS', 'WRAPPERS', 'COUNTERS', 'Kind', 'missing_files', 'weight_roots',
-           'downloads_allowed', 'is_hub_name', 'in_hub_cache', 'find_weights', 'file_kind', 'unwrap', 'load_state',
-           'StateDiff', 'compare_state', 'load_into', 'hash_file', 'hash_state', 'state_table']
+           'downloads_allowed', 'is_hub_name', 'in_hub_cache', 'find_local', 'find_weights', 'file_kind', 'unwrap',
+           'load_state', 'StateDiff', 'compare_state', 'load_into', 'hash_file', 'hash_state', 'state_table']
 
 # %% ../../nbs/models/05_weights.ipynb #08124506
 import fnmatch, hashlib, os, pickle, re, zipfile
@@ -36,6 +36,7 @@ KINDS = dict(
     lm        = Kind('a language model in the transformers layout, with its tokenizer',
                      ('config.json', '|'.join(TENSORS[2:]), 'tokenizer.json|vocab.json')),
     vision    = Kind('an image encoder, as one file of tensors with timm names', ('|'.join(TENSORS[2:]),)),
+    tensors   = Kind('a file of tensors', ('|'.join(TENSORS),)),
     tokenizer = Kind('a tokenizer in the transformers layout', ('tokenizer.json|vocab.json',)),
     captioner = Kind('a trained captioner of this package', ('config.json', 'model.safetensors')))
 
@@ -90,7 +91,7 @@ def _no_weights(name, kind:Kind, looked:list[str])->InputError:
     return InputError('\n'.join(lines))
 
 # %% ../../nbs/models/05_weights.ipynb #8f049689
-def _local(name, kind:Kind, roots:list)->tuple[Path|None, list[str]]:
+def find_local(name, kind:Kind, roots:list)->tuple[Path|None, list[str]]:
     "The first file or complete folder of that name on this machine, and what was tried"
     looked = []
     for p in [Path(name).expanduser(), *(Path(r)/name for r in roots)]:
@@ -109,7 +110,7 @@ def find_weights(
     "Where the weights `name` are; an error with the whole story if they are nowhere"
     if isinstance(kind, str) and kind not in KINDS: raise InputError(f'Unknown kind of weights {kind!r}; known: {", ".join(KINDS)}.')
     kind = KINDS[kind] if isinstance(kind, str) else kind
-    hit,looked = _local(name, kind, weight_roots() if roots is None else roots)
+    hit,looked = find_local(name, kind, weight_roots() if roots is None else roots)
     if hit: return hit
     if not is_hub_name(name): raise _no_weights(name, kind, looked)
     hit = in_hub_cache(str(name), kind.files, hub_cache)
