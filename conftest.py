@@ -1,5 +1,5 @@
 "Collect notebooks: every cell that checks something is one pytest item"
-import os, re
+import os, re, tempfile
 import pytest
 from execnb.shell import CaptureShell
 from nbdev.config import get_config
@@ -7,6 +7,8 @@ from nbdev.frontmatter import FrontmatterProc
 from nbdev.process import NBProcessor
 
 CHECK = re.compile(r'^\s*(assert\b|test_\w+\(|with\s+(expect_fail|ExceptionExpected|pytest\.raises))', re.M)
+
+os.environ.setdefault('CAPTION_NB_CACHE', tempfile.mkdtemp(prefix='caption_nb-')) # tests leave the user's cache alone
 
 class CellError(Exception): pass
 

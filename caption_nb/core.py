@@ -9,7 +9,7 @@ __all__ = ['MAX_PIXELS', 'SUFFIXES', 'TRUE', 'FALSE', 'InputError', 'Caption', '
            'pick_device', 'pick_precision', 'repo_path', 'shared_path', 'find_path', 'cache_dir']
 
 # %% ../nbs/00_core.ipynb #51ed1fc2
-import hashlib, json, os, sys, tempfile, types, typing
+import hashlib, json, os, sys, tempfile, threading, types, typing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -90,6 +90,7 @@ def read_json(path):
     except json.JSONDecodeError as e:
         raise InputError(f'{path} is not valid JSON: {e.msg} at line {e.lineno}, column {e.colno}. '
                          'If it was cut off, make or fetch it again.') from None
+    except RecursionError: raise InputError(f'{path} is nested too deeply to be data.') from None
 
 # %% ../nbs/00_core.ipynb #3267044c
 MAX_PIXELS = 120_000_000 # larger pictures are refused unless told otherwise; a 100-megapixel camera still fits
@@ -111,17 +112,20 @@ def open_image(
     except Exception as e: raise InputError(f'{name} cannot be read as a picture: {_why(e)}') from None
 
 # %% ../nbs/00_core.ipynb #9a3f679d
+_LIMIT = threading.Lock() # Pillow's limit is global, and pictures are opened in threads
+
 def _open(src)->Image.Image:
     "The lazily opened file, Pillow's own bomb check replaced by ours"
-    limit,Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS,None
-    try: return Image.open(BytesIO(src) if isinstance(src, bytes) else src)
-    finally: Image.MAX_IMAGE_PIXELS = limit
+    with _LIMIT:
+        limit,Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS,None
+        try: return Image.open(BytesIO(src) if isinstance(src, bytes) else src)
+        finally: Image.MAX_IMAGE_PIXELS = limit
 
 def _why(e:Exception)->str:
     "A short reason for people, from Pillow's exception"
     text = str(e)
     if 'cannot identify' in text: return 'the file is empty or in no picture format known here.'
-    if 'truncated' in text: return 'the file is cut off; copy or download it again.'
+    if 'truncated' in text.lower(): return 'the file is cut off; copy or download it again.'
     return f'{text.rstrip(".")}.' if text else f'{type(e).__name__}.'
 
 # %% ../nbs/00_core.ipynb #b522a0aa

@@ -22,7 +22,8 @@ def parts_used(path):
     for n in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
         if isinstance(n, ast.ImportFrom):
             full = base[:len(base)-n.level+1]+tuple((n.module or '').split('.')) if n.level else tuple(n.module.split('.'))
-            if full[0]=='caption_nb': yield full[1] if full[1:] and full[1] else n.names[0].name
+            name = full[1] if full[1:] and full[1] else n.names[0].name
+            if full[0]=='caption_nb' and not name.startswith('__'): yield name
 
 def allowed(own):
     if own in SHARED: return SHARED[:SHARED.index(own)+1]

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['SYSTEMS', 'captioner_folder', 'load', 'caption_to_file', 'captioner_key']
 
-# %% ../../nbs/app/00_systems.ipynb #a7a3c9a0
+# %% ../../nbs/app/00_systems.ipynb #86893c16
 import hashlib, json, os
 from collections.abc import Callable
 from pathlib import Path
 from ..core import Caption, Captioner, InputError, pick_device, pictures, progress, read_json, write_json
 
-# %% ../../nbs/app/00_systems.ipynb #97375650
+# %% ../../nbs/app/00_systems.ipynb #7b8f0d10
 def _opg(folder, device):
     from caption_nb.opg.prefix import load_prefix_captioner
     return load_prefix_captioner(folder, device)
@@ -29,7 +29,7 @@ def captioner_folder(
     raise InputError(f'{where} holds no trained captioner: config.json and model.safetensors were looked for in it and in {where/"model"}. '
                      'If training was interrupted, start it again; it continues.')
 
-# %% ../../nbs/app/00_systems.ipynb #5e102f7c
+# %% ../../nbs/app/00_systems.ipynb #d37153e7
 def load(
     where,               # a run folder or a captioner's folder
     device:str='auto',   # auto, cpu, cuda
@@ -40,7 +40,7 @@ def load(
     if system not in SYSTEMS: raise InputError(f'{folder}/config.json: system {system!r} is not known here; there are {", ".join(SYSTEMS)}.')
     return SYSTEMS[system](folder, pick_device(device))
 
-# %% ../../nbs/app/00_systems.ipynb #52dd569b
+# %% ../../nbs/app/00_systems.ipynb #75f2b363
 def _done_lines(part:Path, key:str)->list[Caption]:
     "Captions already in the line file; a last line that was cut off does not count"
     if not part.exists(): return []
@@ -59,7 +59,7 @@ def _finished(out:Path, key:str)->list[Caption]:
         raise InputError(f'{out} exists and was not written by this captioner. Use another --out, or delete it.')
     return [Caption.from_dict(c) for c in caps]
 
-# %% ../../nbs/app/00_systems.ipynb #9bbc4da9
+# %% ../../nbs/app/00_systems.ipynb #bf944e34
 def caption_to_file(
     captioner:Captioner,   # writes the captions
     images,                # what `core.pictures` understands
@@ -86,7 +86,7 @@ def caption_to_file(
     part.unlink()
     return caps, captioner.skipped
 
-# %% ../../nbs/app/00_systems.ipynb #652da9af
+# %% ../../nbs/app/00_systems.ipynb #f4b9ce76
 def _line(f, d:dict):
     "One JSON line, on the disk when this returns"
     f.write(json.dumps(d, ensure_ascii=False).encode('utf-8')+b'\n')
