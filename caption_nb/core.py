@@ -9,7 +9,7 @@ __all__ = ['MAX_PIXELS', 'SUFFIXES', 'TRUE', 'FALSE', 'InputError', 'Caption', '
            'pick_device', 'pick_precision', 'repo_path', 'shared_path', 'find_path', 'cache_dir']
 
 # %% ../nbs/00_core.ipynb #51ed1fc2
-import hashlib, json, os, sys, tempfile, threading, types, typing
+import hashlib, json, os, sys, tempfile, threading, types, typing, warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -185,6 +185,8 @@ def _unique_ids(pairs:list)->list:
     return out
 
 # %% ../nbs/00_core.ipynb #04718247
+warnings.filterwarnings('ignore', message='IProgress not found') # other libraries want notebook widgets for their bars
+
 def progress(it, desc:str='', total:int|None=None, quiet:bool=False):
     "`it` with a progress bar on standard error; silent in tests and when output is not wanted"
     return tqdm(it, desc=desc, total=total, disable=quiet or bool(os.environ.get('IN_TEST')), mininterval=.5, file=sys.stderr)

@@ -166,7 +166,8 @@ def _execute(src:Path, dest:Path, params:dict, quiet:bool)->str|None:
     streams = {} if quiet else dict(stdout_file=sys.stdout, stderr_file=sys.stderr)
     error,tmp = None,dest.with_name('.running.ipynb')
     try: papermill.execute_notebook(str(src), str(tmp), parameters=params, cwd=str(src.parent), kernel_name='python3',
-                                    progress_bar=False, log_output=False, **streams)
+                                    progress_bar=False, log_output=False,
+                                    extra_arguments=['--IPKernelApp.log_level=40'], **streams)
     except papermill.PapermillExecutionError as e: error = f'{e.ename}: {e.evalue}'.strip()
     if tmp.exists():
         write_text(dest, _tidy(tmp.read_text(encoding='utf-8')))

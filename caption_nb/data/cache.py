@@ -136,9 +136,9 @@ def index(self:FeatureStore,
 
 @patch
 def __getitem__(self:FeatureStore, at)->np.ndarray: # `store[rows, view]` -> (b, r, d)
-    "Features by row number and view, read from the file"
+    "Features by row number and view, or a view for each row, read from the file"
     rows,view = at if isinstance(at, tuple) else (at, 0)
-    if not 0<=view<self.shape[1]: raise InputError(f'view {view} of a store with {self.shape[1]} views')
+    if not ((np.asarray(view)>=0) & (np.asarray(view)<self.shape[1])).all(): raise InputError(f'view {view} of a store with {self.shape[1]} views')
     return np.array(self.features[rows, view])
 
 @patch

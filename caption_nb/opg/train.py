@@ -7,7 +7,7 @@ __all__ = ['XEConfig', 'load_data', 'Features', 'features_of', 'parts_of', 'capt
            'learn_language', 'Validation', 'caption_part', 'score_part', 'make_captioner', 'train_xe', 'fit_xe',
            'finish_xe']
 
-# %% ../../nbs/opg/02_train.ipynb #3c7fd98e
+# %% ../../nbs/opg/02_train.ipynb #900209bc
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from ..runs import Run, device_name, finish
 from ..train.loop import Loop, loop_config
 from ..train.xe import CaptionGroups, TextGroups, TextOnly, xe
 
-# %% ../../nbs/opg/02_train.ipynb #729f967f
+# %% ../../nbs/opg/02_train.ipynb #aad821f6
 @dataclass
 class XEConfig:
     "One cross-entropy run, from data to scores"
@@ -38,6 +38,7 @@ class XEConfig:
     images:str = ''                 # folder of the pictures, where the data do not say
     encoder:str = 'open_clip:toy/clip' # frozen image encoder: see `models.vision.load_vision`
     views:int = 1                   # cached views of each training picture: the plain one and augmented ones
+    flip:bool = True                # augmented views may be mirrored; not where captions say left and right
     n_train:int = 0                 # training pictures used; 0 takes all
     n_val:int = 500                 # validation pictures used for choosing weights; 0 takes all
     n_test:int = 0                  # pictures per part that is scored; 0 takes all
@@ -81,7 +82,7 @@ class XEConfig:
     device:str = 'auto'             # auto, cpu, cuda
     seed:int = 0                    # of everything that is drawn
 
-# %% ../../nbs/opg/02_train.ipynb #964275e0
+# %% ../../nbs/opg/02_train.ipynb #6fb40055
 def load_data(
     cfg:XEConfig,  # `data`, `images`, `n_train`
 )->Table:
@@ -94,7 +95,7 @@ def load_data(
     if cfg.n_train: rows = pd.concat([train.iloc[:cfg.n_train], rows[rows.split!='train']])
     return Table(rows.reset_index(drop=True), table.report, table.root)
 
-# %% ../../nbs/opg/02_train.ipynb #ce0df3bb
+# %% ../../nbs/opg/02_train.ipynb #af7ea528
 @dataclass
 class Features:
     "Cached features of one part of a table, and the rows they belong to"
@@ -118,7 +119,7 @@ def features_of(
     part = Table(table.rows.iloc[keep].reset_index(drop=True), table.report, table.root)
     return Features(part, store, store.index(list(part.rows.image_id)))
 
-# %% ../../nbs/opg/02_train.ipynb #ddc30b9f
+# %% ../../nbs/opg/02_train.ipynb #da1a83b8
 def parts_of(
     table:Table,  # all pictures
     n:int=0,      # the first n of each part but validation; 0 takes all
@@ -129,7 +130,7 @@ def parts_of(
     part = lambda name: Table(table.rows[table.rows[column]==name].reset_index(drop=True), table.report, table.root)
     return {k:part(k).take(n) if n and k!='val' else part(k) for k in names}
 
-# %% ../../nbs/opg/02_train.ipynb #c51e1031
+# %% ../../nbs/opg/02_train.ipynb #c2e57bde
 def caption_form(text:str)->str:
     "Lower case, no punctuation, no final stop"
     return pre_caption(text, max_words=60).removesuffix('.')
@@ -138,7 +139,7 @@ def training_texts(table:Table)->list[list[str]]:
     "Captions per picture in that form; those without a word left out"
     return [[c for c in map(caption_form, cs) if c] for cs in table.rows.captions]
 
-# %% ../../nbs/opg/02_train.ipynb #6d8796fc
+# %% ../../nbs/opg/02_train.ipynb #6927c1ac
 def make_lm(
     cfg:XEConfig,           # `lm`, or the size of a small one
     texts:list[list[str]],  # training captions per picture
@@ -161,7 +162,7 @@ def learn_language(lm:PrefixLM, words:list[str], cfg:XEConfig, k:int, state, qui
     lc = dataclasses.replace(loop_config(cfg), epochs=1, steps=max(1, int(cfg.lm_epochs*len(data)/16)), batch_size=16, accumulate=1, lr=cfg.lm_lr, ema=0.)
     Loop(TextOnly(lm, k), data, xe(), lc, state=state).fit(quiet)
 
-# %% ../../nbs/opg/02_train.ipynb #6a18c650
+# %% ../../nbs/opg/02_train.ipynb #8e2cbb3e
 class Validation:
     "CIDEr of a captioner on a fixed set of pictures, for choosing weights"
     def __init__(self,
@@ -182,7 +183,7 @@ class Validation:
         return {'val.CIDEr':float(value), 'val.words':float(np.mean([len(t.split()) for t in toks])),
                 'val.cut_off':float(np.mean(['cut_off' in c.extra for c in caps])), 'val.distinct':len(set(toks))/len(toks)}
 
-# %% ../../nbs/opg/02_train.ipynb #0784bc55
+# %% ../../nbs/opg/02_train.ipynb #03948d93
 def caption_part(
     captioner:Captioner,   # has `caption_features`
     part:Features,         # what to caption
@@ -196,7 +197,7 @@ def caption_part(
     batches = (np.arange(i, min(i+batch_size, n)) for i in starts)
     return [c for idx in batches for c in captioner.caption_features(torch.from_numpy(np.asarray(part(idx), dtype=np.float32)), [ids[j] for j in idx])]
 
-# %% ../../nbs/opg/02_train.ipynb #6f21d32c
+# %% ../../nbs/opg/02_train.ipynb #5dc801f6
 def score_part(
     caps:list,        # captions of the part
     table:Table,      # its references
@@ -211,7 +212,7 @@ def score_part(
     values = card.flat(name)|{f'{name}.n':len(caps), f'{name}.tokenizer':card.settings['tokenizer']}
     return values|_shares(name, out), out
 
-# %% ../../nbs/opg/02_train.ipynb #ecce98a3
+# %% ../../nbs/opg/02_train.ipynb #7c2f4a09
 def _file(row, table:Table)->str:
     "The picture's path below the table's root, never an absolute one"
     try: return Path(row.path).relative_to(table.root).as_posix()
@@ -232,7 +233,7 @@ def _shares(name:str, out:list)->dict:
     return {f'{name}.all_right':float(right.corpus[0]), f'{name}.all_right.low':float(low), f'{name}.all_right.high':float(high),
             f'{name}.relation_stated':float(np.mean([d['relations_stated']>0 for d in out]))}
 
-# %% ../../nbs/opg/02_train.ipynb #717661aa
+# %% ../../nbs/opg/02_train.ipynb #3b1b7cb3
 def make_captioner(
     cfg:XEConfig,             # the run's choices
     encoder,                  # frozen image encoder
@@ -258,7 +259,7 @@ def train_xe(
     run = Run(out).start(to_dict(cfg), system='opg', stage='xe')
     set_seed(cfg.seed)
     table = load_data(cfg) if table is None else table
-    encoder = load_vision(str(find_path(cfg.encoder)), device=pick_device(cfg.device))
+    encoder = load_vision(str(find_path(cfg.encoder)), device=pick_device(cfg.device), **({} if cfg.flip else dict(flip=False)))
     train = features_of(table.split('train'), encoder, cfg.views)
     parts = {k:features_of(t, encoder) for k,t in parts_of(table, cfg.n_test).items()}
     texts = training_texts(train.table)
@@ -271,7 +272,7 @@ def train_xe(
                  encoder=encoder.name, encoder_fingerprint=encoder.fingerprint, data_fingerprint=table.fingerprint(), device=device_name(pick_device(cfg.device)))
     return finish_xe(model, parts, run, facts, cfg.share_references, quiet)
 
-# %% ../../nbs/opg/02_train.ipynb #c8b57db4
+# %% ../../nbs/opg/02_train.ipynb #c1c75c0d
 def fit_xe(model:PrefixCaptioner, train:Features, texts:list, val:Features|None, cfg:XEConfig, run:Run, quiet:bool=False):
     "The loop on cross-entropy, weights chosen by CIDEr on `val`"
     ids,mask = encode_captions(model.lm.tokenizer, texts, cfg.max_len, model.lm.stop_id)

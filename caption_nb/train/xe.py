@@ -16,7 +16,7 @@ from ..core import InputError
 class CaptionGroups:
     "Features and tokenised captions, one item per picture"
     def __init__(self,
-        features,            # called with (rows (b,), view) -> (b, r, d) array; views are numbered from 0
+        features,            # called with (rows (b,), views (b,)) -> (b, r, d) array; views are numbered from 0
         ids:np.ndarray,      # (N, n, t) token ids, padded
         mask:np.ndarray,     # (N, n, t) 1 on real tokens; a caption that is not there is all 0
         views:int=1,         # cached views to draw from
@@ -36,7 +36,7 @@ class CaptionGroups:
         idx = np.asarray(idx)
         ids,mask = self._pick(self.ids[idx], self.mask[idx], rng)
         t = int(mask.sum((0, 1)).nonzero()[0].max())+1
-        x = np.asarray(self.features(idx, int(rng.integers(self.views))), dtype=np.float32)
+        x = np.asarray(self.features(idx, rng.integers(self.views, size=len(idx))), dtype=np.float32)
         as_t = lambda a: torch.from_numpy(np.ascontiguousarray(a)).long()
         return dict(features=torch.from_numpy(x), ids=as_t(ids[..., :t]), mask=as_t(mask[..., :t]), rows=as_t(idx))
 
