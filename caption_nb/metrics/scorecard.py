@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'SMALL', 'DOMAINS', 'Tokens', 'tokenize_all', 'metric_names', 'Scorecard', 'score', 'score_domains',
-           'compare']
+           'compare', 'mean_of']
 
 # %% ../../nbs/metrics/06_scorecard.ipynb #e7bc1233
 import hashlib, json, os, time
@@ -246,6 +246,20 @@ def compare(
     out = pd.DataFrame({names[0]:value[0], names[1]:value[1], 'difference':np.subtract(value[1], value[0]), 'low':low, 'high':high, 'p':p_value(right-left)},
                        index=pd.Index(metrics, name='metric'))
     return out.assign(better=np.where(low>0, names[1], np.where(high<0, names[0], '')))
+
+# %% ../../nbs/metrics/06_scorecard.ipynb #5e24cbcf
+def mean_of(
+    cards,           # scorecards of several seeds of one system, on the same pictures
+    n_boot:int=1000,
+    seed:int=0,
+)->pd.DataFrame:     # per metric: mean over the seeds, their standard deviation (None for one), 95 % interval of the mean over pictures
+    "Several seeds as one row of a table"
+    cards = list(cards)
+    metrics = [n for n in cards[0].corpus if all(c.status.get(n)=='ok' for c in cards)]
+    values = np.array([[c.corpus[n] for n in metrics] for c in cards])
+    several,known = len(cards)>1,len(cards[0].per_image)>1 and bool(metrics)
+    low,high = interval(_draws_of(cards, metrics, n_boot, seed)).T if known else (np.nan, np.nan)
+    return pd.DataFrame(dict(value=values.mean(0), sd=values.std(0, ddof=1) if several else np.nan, low=low, high=high), index=pd.Index(metrics, name='metric'))
 
 # %% ../../nbs/metrics/06_scorecard.ipynb #c40a1d76
 @patch
