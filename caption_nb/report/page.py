@@ -6,16 +6,17 @@
 __all__ = ['SUPERVISION', 'TOKENS', 'STYLE', 'Report', 'summary', 'how_scored', 'gallery_items', 'find_picture', 'card_html',
            'chosen', 'picture_note', 'runs_grid', 'version_words', 'html_page', 'markdown_page', 'build_report']
 
-# %% ../../nbs/report/02_page.ipynb #6de62cc2
+# %% ../../nbs/report/02_page.ipynb #23d2e5d0
 import json
 from pathlib import Path
 import pandas as pd
 from ..core import InputError, write_text
+from ..metrics.scorecard import SMALL
 from .figures import colours, data_uri, learning_curves, metric_bars, part_bars, thumbnail
 from .tables import (NAMES, Grid, collect, grid_html, grid_latex, grid_markdown, html_text, markdown_text, metric_grid, part_grid, parts_of,
                                       run_rows, score_rows, scorecards)
 
-# %% ../../nbs/report/02_page.ipynb #f973216c
+# %% ../../nbs/report/02_page.ipynb #17bab287
 class Report:
     "Everything that a page shows, read once"
     def __init__(self,
@@ -38,7 +39,7 @@ class Report:
     @property
     def problems(self): return self.runs.attrs['problems']
 
-# %% ../../nbs/report/02_page.ipynb #2262ba18
+# %% ../../nbs/report/02_page.ipynb #577a37bb
 SUPERVISION = dict(paired='pictures paired with captions', none='no supervision', text='captions only')
 TOKENS = dict(java='by the reference tokeniser (Stanford PTB, run through Java)',
               plain='every caption is plain enough to be its own lower-cased words, which are the tokens of the reference tokeniser (Stanford PTB)',
@@ -67,7 +68,7 @@ def _told(report, group):
         if scores: said.append(f'On {part}' + (f' ({_number(n.iloc[0])} pictures)' if len(n) else '') + f': {", ".join(scores)}.')
     return ' '.join(said)
 
-# %% ../../nbs/report/02_page.ipynb #ef328ba2
+# %% ../../nbs/report/02_page.ipynb #77827641
 def summary(
     report:Report,
 )->list:           # sentences, one per configuration after the first
@@ -90,10 +91,12 @@ def how_scored(report:Report)->list:
     if how: out.append('Tokens: ' + '; '.join(TOKENS[h] for h in how) + '.')
     out.append('Intervals hold 95 % of 1,000 bootstrap draws of the pictures; ± is the standard deviation over seeds. Bold: better than every other row of the same supervision '
                'in a paired bootstrap on the same pictures. Where nothing is bold, there is nothing to compare with or the difference may be chance.')
+    few = sorted({p for (_,p),c in report.cards.items() if len(c.per_image)<SMALL})
+    if few: out.append(f'Fewer than {SMALL} pictures: {", ".join(few)}. CIDEr weighs n-grams by how many pictures use them, so there it says little.')
     if 'all_right' in set(report.rows.metric): out.append('"All right" is the share of captions in which every statement about the picture is true and every object is named, checked against the drawn scene.')
     return out
 
-# %% ../../nbs/report/02_page.ipynb #5fd980f2
+# %% ../../nbs/report/02_page.ipynb #b1117da0
 def gallery_items(
     report:Report,
     part:str,
@@ -114,7 +117,7 @@ def gallery_items(
     out = out.assign(n_wrong=out.captions.map(lambda cs: sum(len(c[3]) for c in cs)), cider=known.map(lambda v: sum(v)/len(v) if v else float('nan')))
     return out.sort_values(['n_wrong','cider','image_id'], ascending=[False,True,True]).reset_index(drop=True)
 
-# %% ../../nbs/report/02_page.ipynb #00dcced3
+# %% ../../nbs/report/02_page.ipynb #a285716c
 def find_picture(
     images:Path|None, # folder of the pictures
     file,             # relative path, as in captions.json
@@ -146,7 +149,7 @@ def card_html(
     return (f'<article class="card">{_picture_html(report, item)}<div class="body"><p class="id">{html_text(item.image_id)}</p>'
             + ''.join(said(*c) for c in item.captions) + f'<p class="refs">references</p><ul class="refs">{refs}</ul></div></article>')
 
-# %% ../../nbs/report/02_page.ipynb #900bf113
+# %% ../../nbs/report/02_page.ipynb #d6b50902
 def chosen(
     report:Report,
     n:int=8,        # worst pictures of the first part
@@ -169,7 +172,7 @@ def picture_note(report:Report)->str:
     gone = sum(find_picture(report.images, f) is None for f in files)
     return f'{gone} of {len(files)} pictures were not found in the folder that was given.' if gone else ''
 
-# %% ../../nbs/report/02_page.ipynb #5e469db0
+# %% ../../nbs/report/02_page.ipynb #a94e8dd3
 def runs_grid(report:Report)->Grid:
     "Where every number comes from"
     def get(run, k): return '' if run.get(k) is None or run.get(k)!=run.get(k) else run[k]
@@ -184,7 +187,7 @@ def version_words(report:Report)->str:
     values = {k.removeprefix('version.'):sorted(set(report.runs[k].dropna().astype(str))-{'-'}) for k in keys}
     return ', '.join(f'{k} {" and ".join(v)}' for k,v in values.items() if v)
 
-# %% ../../nbs/report/02_page.ipynb #5cb8ba36
+# %% ../../nbs/report/02_page.ipynb #9485a296
 STYLE = '''
 :root{color-scheme:light;--ink:#1c1f23;--soft:#5a626b;--line:#d5d9de;--tint:#f5f6f8;--bad:#9c2226}
 *{box-sizing:border-box}
@@ -209,7 +212,7 @@ tbody td::before{content:attr(data-head);color:var(--soft);text-align:left;margi
 @media print{body{font-size:10pt}main{max-width:none;padding:0}h2,h3{break-after:avoid}table,.panels img,tr{break-inside:avoid}.gallery{grid-template-columns:repeat(3,1fr)}.panels{grid-template-columns:repeat(3,1fr)}}
 '''
 
-# %% ../../nbs/report/02_page.ipynb #151c08fb
+# %% ../../nbs/report/02_page.ipynb #1bed3dfa
 def _nice(text): # escaped, numbers kept together with their signs
     return html_text(text).replace(' %', '\xa0%').replace(' ± ', '\xa0±\xa0')
 
@@ -244,7 +247,7 @@ def _score_sections(report):
 
 def _problem_grid(report): return Grid('Runs that are not (fully) in this report', ['run','what is wrong'], [[p['run'], p['problem']] for p in report.problems], words=2)
 
-# %% ../../nbs/report/02_page.ipynb #9d2e56ea
+# %% ../../nbs/report/02_page.ipynb #850f91b7
 def html_page(
     report:Report,
 )->str:
@@ -263,7 +266,7 @@ def html_page(
     return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
             f'<title>Image captioning on {html_text(report.world)}</title><style>{STYLE}</style></head>\n<body><main>\n' + '\n'.join(p for p in parts if p) + '\n</main></body></html>\n')
 
-# %% ../../nbs/report/02_page.ipynb #43cd20d4
+# %% ../../nbs/report/02_page.ipynb #95058f31
 def markdown_page(
     report:Report,
 )->str:
@@ -280,7 +283,7 @@ def markdown_page(
     out += ['## Runs', grid_markdown(runs_grid(report)), *([f'Versions: {markdown_text(version_words(report))}.'] if version_words(report) else [])]
     return '\n\n'.join(out + ([grid_markdown(_problem_grid(report))] if report.problems else [])) + '\n'
 
-# %% ../../nbs/report/02_page.ipynb #7e94db0f
+# %% ../../nbs/report/02_page.ipynb #026a0645
 def build_report(
     root='reports/toy', # folder above the run folders of one world
     out=None,           # folder of the report; None = `root`
