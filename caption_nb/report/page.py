@@ -6,7 +6,7 @@
 __all__ = ['SUPERVISION', 'TOKENS', 'STYLE', 'Report', 'summary', 'how_scored', 'gallery_items', 'find_picture', 'card_html',
            'chosen', 'picture_note', 'runs_grid', 'version_words', 'html_page', 'markdown_page', 'build_report']
 
-# %% ../../nbs/report/02_page.ipynb #23d2e5d0
+# %% ../../nbs/report/02_page.ipynb #e4695c3c
 import json
 from pathlib import Path
 import pandas as pd
@@ -16,7 +16,7 @@ from .figures import colours, data_uri, learning_curves, metric_bars, part_bars,
 from .tables import (NAMES, Grid, collect, grid_html, grid_latex, grid_markdown, html_text, markdown_text, metric_grid, part_grid, parts_of,
                                       run_rows, score_rows, scorecards)
 
-# %% ../../nbs/report/02_page.ipynb #17bab287
+# %% ../../nbs/report/02_page.ipynb #0d9a3f80
 class Report:
     "Everything that a page shows, read once"
     def __init__(self,
@@ -39,7 +39,7 @@ class Report:
     @property
     def problems(self): return self.runs.attrs['problems']
 
-# %% ../../nbs/report/02_page.ipynb #577a37bb
+# %% ../../nbs/report/02_page.ipynb #3a7a4243
 SUPERVISION = dict(paired='pictures paired with captions', none='no supervision', text='captions only')
 TOKENS = dict(java='by the reference tokeniser (Stanford PTB, run through Java)',
               plain='every caption is plain enough to be its own lower-cased words, which are the tokens of the reference tokeniser (Stanford PTB)',
@@ -68,7 +68,7 @@ def _told(report, group):
         if scores: said.append(f'On {part}' + (f' ({_number(n.iloc[0])} pictures)' if len(n) else '') + f': {", ".join(scores)}.')
     return ' '.join(said)
 
-# %% ../../nbs/report/02_page.ipynb #77827641
+# %% ../../nbs/report/02_page.ipynb #7814e3f4
 def summary(
     report:Report,
 )->list:           # sentences, one per configuration after the first
@@ -88,6 +88,7 @@ def how_scored(report:Report)->list:
     how = sorted({c.settings['tokenizer'] for c in report.cards.values() if 'tokenizer' in c.settings})
     out = ['BLEU, ROUGE-L and CIDEr (that is CIDEr-D) are those of the COCO caption tools, times 100. Every part of the data is a corpus of its own, with its own document '
            'frequencies, so CIDEr of two parts differs for that reason too.']
+    how = [h for h in how if h!='plain'] or how # plain captions have the same tokens either way
     if how: out.append('Tokens: ' + '; '.join(TOKENS[h] for h in how) + '.')
     out.append('Intervals hold 95 % of 1,000 bootstrap draws of the pictures; ± is the standard deviation over seeds. Bold: better than every other row of the same supervision '
                'in a paired bootstrap on the same pictures. Where nothing is bold, there is nothing to compare with or the difference may be chance.')
@@ -96,7 +97,7 @@ def how_scored(report:Report)->list:
     if 'all_right' in set(report.rows.metric): out.append('"All right" is the share of captions in which every statement about the picture is true and every object is named, checked against the drawn scene.')
     return out
 
-# %% ../../nbs/report/02_page.ipynb #b1117da0
+# %% ../../nbs/report/02_page.ipynb #c546721c
 def gallery_items(
     report:Report,
     part:str,
@@ -117,7 +118,7 @@ def gallery_items(
     out = out.assign(n_wrong=out.captions.map(lambda cs: sum(len(c[3]) for c in cs)), cider=known.map(lambda v: sum(v)/len(v) if v else float('nan')))
     return out.sort_values(['n_wrong','cider','image_id'], ascending=[False,True,True]).reset_index(drop=True)
 
-# %% ../../nbs/report/02_page.ipynb #a285716c
+# %% ../../nbs/report/02_page.ipynb #f3f449b7
 def find_picture(
     images:Path|None, # folder of the pictures
     file,             # relative path, as in captions.json
@@ -149,7 +150,7 @@ def card_html(
     return (f'<article class="card">{_picture_html(report, item)}<div class="body"><p class="id">{html_text(item.image_id)}</p>'
             + ''.join(said(*c) for c in item.captions) + f'<p class="refs">references</p><ul class="refs">{refs}</ul></div></article>')
 
-# %% ../../nbs/report/02_page.ipynb #d6b50902
+# %% ../../nbs/report/02_page.ipynb #529a419f
 def chosen(
     report:Report,
     n:int=8,        # worst pictures of the first part
@@ -172,7 +173,7 @@ def picture_note(report:Report)->str:
     gone = sum(find_picture(report.images, f) is None for f in files)
     return f'{gone} of {len(files)} pictures were not found in the folder that was given.' if gone else ''
 
-# %% ../../nbs/report/02_page.ipynb #a94e8dd3
+# %% ../../nbs/report/02_page.ipynb #7fe46ce0
 def runs_grid(report:Report)->Grid:
     "Where every number comes from"
     def get(run, k): return '' if run.get(k) is None or run.get(k)!=run.get(k) else run[k]
@@ -187,7 +188,7 @@ def version_words(report:Report)->str:
     values = {k.removeprefix('version.'):sorted(set(report.runs[k].dropna().astype(str))-{'-'}) for k in keys}
     return ', '.join(f'{k} {" and ".join(v)}' for k,v in values.items() if v)
 
-# %% ../../nbs/report/02_page.ipynb #9485a296
+# %% ../../nbs/report/02_page.ipynb #62b3e275
 STYLE = '''
 :root{color-scheme:light;--ink:#1c1f23;--soft:#5a626b;--line:#d5d9de;--tint:#f5f6f8;--bad:#9c2226}
 *{box-sizing:border-box}
@@ -212,7 +213,7 @@ tbody td::before{content:attr(data-head);color:var(--soft);text-align:left;margi
 @media print{body{font-size:10pt}main{max-width:none;padding:0}h2,h3{break-after:avoid}table,.panels img,tr{break-inside:avoid}.gallery{grid-template-columns:repeat(3,1fr)}.panels{grid-template-columns:repeat(3,1fr)}}
 '''
 
-# %% ../../nbs/report/02_page.ipynb #1bed3dfa
+# %% ../../nbs/report/02_page.ipynb #ead8980b
 def _nice(text): # escaped, numbers kept together with their signs
     return html_text(text).replace(' %', '\xa0%').replace(' ± ', '\xa0±\xa0')
 
@@ -247,7 +248,7 @@ def _score_sections(report):
 
 def _problem_grid(report): return Grid('Runs that are not (fully) in this report', ['run','what is wrong'], [[p['run'], p['problem']] for p in report.problems], words=2)
 
-# %% ../../nbs/report/02_page.ipynb #850f91b7
+# %% ../../nbs/report/02_page.ipynb #83f15ae6
 def html_page(
     report:Report,
 )->str:
@@ -266,7 +267,7 @@ def html_page(
     return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
             f'<title>Image captioning on {html_text(report.world)}</title><style>{STYLE}</style></head>\n<body><main>\n' + '\n'.join(p for p in parts if p) + '\n</main></body></html>\n')
 
-# %% ../../nbs/report/02_page.ipynb #95058f31
+# %% ../../nbs/report/02_page.ipynb #0f23d1ad
 def markdown_page(
     report:Report,
 )->str:
@@ -283,7 +284,7 @@ def markdown_page(
     out += ['## Runs', grid_markdown(runs_grid(report)), *([f'Versions: {markdown_text(version_words(report))}.'] if version_words(report) else [])]
     return '\n\n'.join(out + ([grid_markdown(_problem_grid(report))] if report.problems else [])) + '\n'
 
-# %% ../../nbs/report/02_page.ipynb #026a0645
+# %% ../../nbs/report/02_page.ipynb #b189a5bb
 def build_report(
     root='reports/toy', # folder above the run folders of one world
     out=None,           # folder of the report; None = `root`
