@@ -111,7 +111,7 @@ def markdown(text:str)->str:
     "Markdown to HTML, formulas as pictures, so that a page needs nothing from elsewhere"
     from nbconvert.filters.markdown_mistune import markdown2html_mistune
     out = markdown2html_mistune(_with_formulas(text))
-    return re.sub(r'<table>.*?</table>', lambda m: f'<div class="wide">{m[0]}</div>', out, flags=re.S)
+    return re.sub(r'<table>.*?</table>', lambda m: '<div class="wide">'+m[0].replace('\\|', '|')+'</div>', out, flags=re.S)
 
 CODE = re.compile(r'(```.*?```|`[^`\n]*`)', re.S)
 TEX = re.compile(r'\$\$(?P<block>.+?)\$\$|(?<![\w$])\$(?P<line>[^\s$](?:[^$\n]*[^\s$])?)\$(?![\w$])', re.S)
@@ -220,7 +220,7 @@ nav p{margin:1rem 0 .2rem;font-size:13px;font-weight:700;color:var(--dim)}
 nav ul{margin:0;padding:0;list-style:none}nav ul ul{padding-left:.9rem;font-size:13.5px;border-left:2px solid var(--line)}
 nav li a{display:block;padding:.2rem 0}nav .here>a{font-weight:700;color:var(--ink)}
 main{max-width:66rem;margin:0 auto;padding:1rem 1rem 3rem;min-width:0}main>p,main>ul,main>ol,main>blockquote,main>.out>p{max-width:48rem}
-h1{margin:.6rem 0;font-size:1.9rem;line-height:1.2}h2{margin:2.4rem 0 .6rem;padding-top:.6rem;font-size:1.4rem;border-top:1px solid var(--line)}h3{margin:1.8rem 0 .5rem;font-size:1.1rem}
+h1{margin:.6rem 0;font-size:1.9rem;line-height:1.2}h2{margin:2.4rem 0 .6rem;padding-top:.6rem;font-size:1.4rem;line-height:1.25;border-top:1px solid var(--line)}h3{margin:1.8rem 0 .5rem;font-size:1.1rem}
 h1+blockquote{margin:0 0 1.2rem;padding:0;border:0;font-size:1.1rem;color:var(--dim)}blockquote{margin:1rem 0;padding-left:1rem;border-left:4px solid var(--line)}
 .anchor-link{margin-left:.4rem;color:transparent}:hover>.anchor-link{color:var(--dim)}
 code,pre{font:13.5px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace}
