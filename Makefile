@@ -11,6 +11,9 @@ ifneq ($(wildcard ../shared/data),)
 export CAPNB_SHARED ?= $(abspath ../shared)
 endif
 export PYTHONUTF8 = 1
+# keep freed memory: training on a processor otherwise spends a fifth of its time asking for it again (ignored where there is no glibc)
+export MALLOC_MMAP_THRESHOLD_ = 1073741824
+export MALLOC_TRIM_THRESHOLD_ = 4294967296
 
 DATA      ?=
 BACKBONE  ?= $(wildcard $(DATA)/../mobilenet_v2/model.safetensors)
@@ -38,9 +41,10 @@ test: $(STAMP)
 photos: $(STAMP)
 	@test -n "$(DATA)" || { echo "say where the photographs are: make photos DATA=path/to/flickr8k [BACKBONE=path/to/model.safetensors] [EXTRA=captions.json]"; exit 2; }
 	$(CAPNB) run nbs/experiments/opg_xe.ipynb --params nbs/experiments/params/photos.yml --out reports/photos/opg/xe \
-	  -p data "$(abspath $(DATA))" -p encoder "$(abspath $(BACKBONE))" -p extra_text "$(if $(EXTRA),$(abspath $(EXTRA)))"
+	  -p data "$(DATA)" -p encoder "$(BACKBONE)" -p extra_text "$(EXTRA)"
+	$(CAPNB) run nbs/experiments/opg_consensus.ipynb -p run reports/photos/opg/xe -p show_pictures False --out reports/photos/opg/consensus
 	$(CAPNB) report reports/photos
-	$(CAPNB) report reports/photos --images "$(DATA)" --out reports/photos/local
+	$(CAPNB) report reports/photos --images "$(DATA)/images" --out reports/photos/local --private
 
 docs: $(STAMP)
 	$(PY) tools/docs.py

@@ -43,7 +43,11 @@ def _opg_xe():
     from caption_nb.opg.train import XEConfig, train_xe
     return XEConfig, train_xe
 
-STAGES = {'opg.xe': _opg_xe} # name -> function that gives (config class, train function)
+def _opg_consensus():
+    from caption_nb.opg.train import ConsensusConfig, add_consensus
+    return ConsensusConfig, add_consensus
+
+STAGES = {'opg.xe': _opg_xe, 'opg.consensus': _opg_consensus} # name -> function that gives (config class, train function)
 
 @dataclass
 class TrainArgs:
@@ -147,11 +151,12 @@ class ReportArgs:
     root: Annotated[str, tyro.conf.Positional] = 'reports/toy' # folder with the runs of one world
     images: str = ''  # folder with the pictures that captions.json names; '' leaves them out
     out: str = ''     # where the report goes; '' is the root itself
+    private: bool = False # show references that were kept out of captions.json: for your own eyes
 
 def report(a:ReportArgs):
     "`capnb report reports/toy`"
     from caption_nb.report.page import build_report
-    print(build_report(a.root, out=a.out or None, images=a.images or None))
+    print(build_report(a.root, out=a.out or None, images=a.images or None, private=a.private))
 
 # %% ../../nbs/app/01_cli.ipynb #f13c2061
 def checks()->list[tuple[str, str, str]]:

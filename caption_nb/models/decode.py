@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SEARCHES', 'DecodeConfig', 'Hypothesis', 'check_config', 'ban_ngrams', 'apply_rules', 'draw', 'uniform', 'roll_out',
-           'to_hypotheses', 'greedy', 'sample', 'Beams', 'first_beams', 'offers', 'grow', 'beam_search', 'decode',
-           'pad_hypotheses']
+           'to_hypotheses', 'greedy', 'sample', 'Beams', 'first_beams', 'offers', 'grow', 'beam_search', 'fill_pool',
+           'settled', 'pool_search', 'decode', 'pad_hypotheses']
 
 # %% ../../nbs/models/04_decode.ipynb #32555c0c
 import math
@@ -19,7 +19,7 @@ from .lm import PrefixLM
 @dataclass
 class DecodeConfig:
     "How captions are drawn from a language model"
-    how:str='beam'               # greedy | beam | sample
+    how:str='beam'               # greedy | beam | pool | sample
     beam_size:int=3              # hypotheses kept per picture (beam)
     max_len:int=30               # tokens, stop included, prefix and prompt not counted
     length_penalty:float=1.      # score = sum of log-probabilities / length**length_penalty; 0: plain sum
@@ -43,7 +43,7 @@ class Hypothesis:
 # %% ../../nbs/models/04_decode.ipynb #4d188bdd
 def check_config(cfg:DecodeConfig)->DecodeConfig:
     "Refuse what cannot work, with the remedy"
-    most = dict(greedy=1, beam=cfg.beam_size, sample=cfg.n_best)
+    most = dict(greedy=1, beam=cfg.beam_size, pool=4*cfg.beam_size, sample=cfg.n_best)
     if cfg.how not in most: raise InputError(f'how={cfg.how!r}: known are {", ".join(most)}')
     if min(cfg.beam_size, cfg.max_len, cfg.n_best)<1: raise InputError('beam_size, max_len and n_best are at least 1')
     if cfg.n_best>most[cfg.how]: raise InputError(f'n_best={cfg.n_best}, but {cfg.how} gives at most {most[cfg.how]} per picture: raise beam_size, or use how=sample')
@@ -211,8 +211,48 @@ def beam_search(lm:PrefixLM, state, logp:Tensor, cfg:DecodeConfig, seeds=None)->
     found = [to_hypotheses(*r, lm.stop_ids) for r in zip(beams.ids, beams.length, score, beams.logp)]
     return [sorted((h for h in f if h.score>-math.inf), key=lambda h: -h.score)[:cfg.n_best] for f in found]
 
+# %% ../../nbs/models/04_decode.ipynb #b241170c
+def fill_pool(
+    pool:list,        # of the pictures' lists, added to
+    pictures, ids,    # (m,) numbers of pictures, (m, k, l) their tokens so far
+    rank, logp,       # (m, k) sums that the search ranks by, and the model's own
+    tail:tuple,       # () or (stop,): what ends these captions
+    power:float,      # length penalty
+):
+    "Put beams into the pools of their pictures, impossible ones left out"
+    for i,rows,ranks,sums in zip(pictures.tolist(), ids.tolist(), rank.tolist(), logp.tolist()):
+        length = max(1, ids.shape[-1]+len(tail))
+        pool[i] += [Hypothesis(r+list(tail), x/length**power, y, bool(tail)) for r,x,y in zip(rows, ranks, sums) if x>-math.inf]
+
+def settled(pool:list, best:float, cfg:DecodeConfig)->bool:
+    "No running beam, the best of which has the sum `best`, can still enter the best `n_best`"
+    scores = sorted((h.score for h in pool), reverse=True)
+    return len(scores)>=cfg.n_best and scores[cfg.n_best-1]>=best/cfg.max_len**cfg.length_penalty
+
+# %% ../../nbs/models/04_decode.ipynb #b2c7ad45
+def pool_search(lm:PrefixLM, state, logp:Tensor, cfg:DecodeConfig, seeds=None)->list[list[Hypothesis]]:
+    "`n_best` finished captions per picture, up to four times `beam_size`"
+    pool,left = [[] for _ in logp],torch.arange(len(logp), device=logp.device)
+    ids,rank = torch.zeros(len(logp), 1, 0, dtype=torch.long, device=logp.device),torch.zeros(len(logp), 1, device=logp.device)
+    own = rank
+    for i in range(cfg.max_len):
+        ranked = apply_rules(logp, ids.flatten(0, 1), cfg, lm.stop_ids).view(*rank.shape, -1)
+        totals,owns = rank[...,None]+ranked,own[...,None]+logp.view_as(ranked)
+        for s in lm.stop_ids: fill_pool(pool, left, ids, totals[...,s], owns[...,s], (s,), cfg.length_penalty)
+        totals = totals.index_fill(2, torch.tensor(lm.stop_ids, device=logp.device), -math.inf).flatten(1)
+        rank,at = totals.topk(min(cfg.beam_size, totals.shape[1]))
+        parent,own = at//ranked.shape[2],owns.flatten(1).gather(1, at)
+        ids = torch.cat([ids.gather(1, parent[...,None].expand(-1, -1, i)), (at%ranked.shape[2])[...,None]], 2)
+        keep = torch.tensor([not settled(pool[p], r, cfg) for p,r in zip(left.tolist(), rank[:,0].tolist())], device=logp.device)
+        if i+1==cfg.max_len or not keep.any(): break
+        rows = (torch.arange(len(left), device=logp.device)[:,None]*(len(logp)//len(left))+parent)[keep].flatten()
+        left,ids,rank,own = left[keep],ids[keep],rank[keep],own[keep]
+        state,logp = lm.step(lm.reorder(state, rows), ids[...,i].flatten())
+    if i+1==cfg.max_len: fill_pool(pool, left, ids, rank, own, (), cfg.length_penalty)
+    return [sorted(p, key=lambda h: -h.score)[:cfg.n_best] for p in pool]
+
 # %% ../../nbs/models/04_decode.ipynb #2078cd48
-SEARCHES = dict(greedy=greedy, beam=beam_search, sample=sample)
+SEARCHES = dict(greedy=greedy, beam=beam_search, pool=pool_search, sample=sample)
 
 @torch.no_grad()
 def decode(

@@ -53,9 +53,10 @@ class PrefixLM(nn.Module):
         gpt:GPT2LMHeadModel,  # the language model
         tokenizer=None,       # its tokenizer; not needed where ids are enough
         stop=END,             # what ends a caption: a token or its id, or a list of them
+        word_dropout:float=0.,# in training, share of the words read that are replaced by the stop; the words predicted stay
     ):
         super().__init__()
-        self.gpt,self.tokenizer = gpt,tokenizer
+        self.gpt,self.tokenizer,self.word_dropout = gpt,tokenizer,word_dropout
         gpt.set_attn_implementation(ATTENTION)
         self.stop_ids = tuple(token_id(tokenizer, s) for s in (stop if isinstance(stop, (list,tuple)) else [stop]))
         self.stop_id = self.stop_ids[0]
@@ -187,6 +188,12 @@ def trunk(self:PrefixLM, embeds, bias=None, positions=None, cross=None, cache=No
     return out.last_hidden_state, out.past_key_values
 
 @patch
+def blur(self:PrefixLM, tokens:Tensor)->Tensor:
+    "In training, some of the words that are read replaced by the stop mark: what is hidden has to be seen in the picture"
+    if not (self.training and self.word_dropout): return tokens
+    return tokens.masked_fill(torch.rand(tokens.shape, device=tokens.device)<self.word_dropout, self.stop_id)
+
+@patch
 def states(self:PrefixLM,
     prefix:Tensor|None,      # (b, k, h)
     ids:Tensor,              # (b, n, t)
@@ -200,7 +207,7 @@ def states(self:PrefixLM,
     if c+t-1>self.n_positions: raise InputError(f'Prefix and prompt of {c} and captions of {t} tokens do not fit into the {self.n_positions} positions of this language model')
     pack = pack_captions(torch.ones_like(ids) if mask is None else mask)
     pack = Packing(*(x.to(ids.device, non_blocking=True) for x in (pack.slots, pack.caption, pack.step, pack.source)))
-    tokens = ids[...,:-1].flatten(1).gather(1, pack.slots)
+    tokens = self.blur(ids[...,:-1].flatten(1).gather(1, pack.slots))
     hidden,_ = self.trunk(torch.cat([ctx.embeds, self.embed(tokens)], 1), *packed_layout(ctx, pack, n), ctx.cross)
     hidden = hidden[:,c-1:]                                                     # (b, 1+s, h)
     first = torch.arange(b, device=ids.device)*hidden.shape[1]

@@ -34,14 +34,18 @@ class MLPMapper(nn.Module):
         d:int,                # width of the image tokens
         h:int,                # width of the language model
         hidden:int|None=None, # width in between; None: 4h
+        dropout:float=0.,     # share of the hidden values dropped in training; the published mapper has none
     ):
         super().__init__()
+        self.dropout = dropout
         hidden = hidden or 4*h
         self.model = nn.Sequential(nn.Linear(d, hidden), nn.Tanh(), nn.Linear(hidden, h))
     def length(self, r:int)->int:
         "Prefix length for r image tokens"
         return r
-    def forward(self, x:Tensor)->Tensor: return self.model(x.to(self.model[0].weight.dtype))
+    def forward(self, x:Tensor)->Tensor:
+        first,act,last = self.model
+        return last(F.dropout(act(first(x.to(first.weight.dtype))), self.dropout, self.training))
 
 # %% ../../nbs/models/03_mappers.ipynb #e049b7fb
 class Attention(nn.Module):

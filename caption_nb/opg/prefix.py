@@ -22,6 +22,7 @@ from ..models.lm import PrefixLM
 from ..models.mappers import make_mapper
 from ..models.vision import load_vision, save_vision
 from ..models.weights import load_into, load_state
+from ..rewards.consensus import load_neighbours, save_neighbours
 
 # %% ../../nbs/opg/00_prefix.ipynb #f308fb32
 @dataclass
@@ -36,6 +37,9 @@ class PrefixConfig:
     mapper_hidden:int = 0        # hidden width of the MLP mapper; 0: four times the language model's
     feature_dropout:float = 0.   # share of features dropped in training
     feature_norm:bool = False    # layer norm on the tokens before the mapper
+    mapper_dropout:float = 0.    # share of the MLP mapper's hidden values dropped in training
+    word_loss:float = 0.         # weight of the bag-of-words loss on the prefix in training
+    word_dropout:float = 0.      # share of the words read that are hidden in training
     tune_lm:bool = True          # train GPT-2 too; False keeps it frozen
     final_stop:bool = False      # captions end with a full stop
     beam_size:int = 3            # 1 is greedy
@@ -66,10 +70,13 @@ class PrefixCaptioner(Captioner, nn.Module, ModelHubMixin):
         super().__init__()
         self.cfg,self.lm = cfg,lm.requires_grad_(cfg.tune_lm)
         self.k = 1+cfg.pool**2 if cfg.pool else cfg.r
-        options = dict(mlp=dict(hidden=cfg.mapper_hidden or None), transformer=dict(layers=cfg.mapper_layers)).get(cfg.mapper, {})
+        options = dict(mlp=dict(hidden=cfg.mapper_hidden or None, dropout=cfg.mapper_dropout or None), transformer=dict(layers=cfg.mapper_layers)).get(cfg.mapper, {})
         self.mapper = make_mapper(cfg.mapper, cfg.d, lm.width, self.k, **options)
         self.norm = nn.LayerNorm(cfg.d) if cfg.feature_norm else nn.Identity()
         self.drop = nn.Dropout(cfg.feature_dropout)
+        if cfg.word_loss: self.word_head = nn.Linear(lm.width, lm.vocab_size)
+        lm.word_dropout = cfg.word_dropout
+        self.neighbours = None # training captions to agree with, a `rewards.consensus.Neighbours`; None: the likeliest caption wins
         object.__setattr__(self, 'encoder', encoder) # frozen and saved apart: not one of this module's parts
 
     def prefix(self, features:Tensor)->Tensor:
@@ -93,7 +100,19 @@ def logp(self:PrefixCaptioner,
     smoothing:float=0.,   # label smoothing
 )->Tensor:                # (b, n) log-probability of each caption
     "How likely the given captions are"
-    return self.lm.packed_logp(self.prefix(batch['features']), ids, mask, smoothing=smoothing)
+    return self.lm.packed_logp(self.batch_prefix(batch), ids, mask, smoothing=smoothing)
+
+@patch
+def batch_prefix(self:PrefixCaptioner, batch:dict)->Tensor: # (b, k, h)
+    "The prefix of a batch, worked out once however often it is asked for"
+    if 'prefix' not in batch: batch['prefix'] = self.prefix(batch['features'])
+    return batch['prefix']
+
+# %% ../../nbs/opg/00_prefix.ipynb #c2f011cd
+@patch
+def word_logits(self:PrefixCaptioner, batch:dict)->Tensor: # (b, v)
+    "Scores of every word for being in a caption of the picture, from the mean of its prefix"
+    return self.word_head(F.layer_norm(self.batch_prefix(batch).float().mean(1), (self.lm.width,)))-6 # few words are in a picture
 
 # %% ../../nbs/opg/00_prefix.ipynb #3727781e
 @dataclass
@@ -137,14 +156,28 @@ def caption_features(self:PrefixCaptioner,
     features:Tensor,       # (b, r, d)
     ids=None,              # b image ids
 )->list[Caption]:
-    "Captions of ready features, with the other beams as candidates"
+    "Captions of ready features, with the other candidates, best first"
     self.eval()
-    cfg = dataclasses.replace(self.decoding(), n_best=self.cfg.beam_size)
-    hyps = decode(self.lm, self.prefix(features.to(self.device).float()), cfg)
-    as_text = lambda h: self.lm.text(h.ids)+('.' if self.cfg.final_stop else '')
-    return [Caption(ids[i] if ids is not None else None, as_text(hs[0]), hs[0].score,
-                    [dict(text=as_text(h), score=h.score, logp=h.logp) for h in hs[1:]],
-                    {} if hs[0].finished else dict(cut_off=True)) for i,hs in enumerate(hyps)]
+    k,how = self.cfg.beam_size,self.decoding()
+    cfg = dataclasses.replace(how, n_best=k) if self.neighbours is None else dataclasses.replace(how, how='pool', n_best=4*k)
+    found = decode(self.lm, self.prefix(features.to(self.device).float()), cfg)
+    ranked = self.ranked(features, [[(self.lm.text(h.ids), h) for h in hs] for hs in found])
+    stop = '.' if self.cfg.final_stop else ''
+    def candidate(text, h): return dict(text=text+stop, score=h.score, logp=h.logp)
+    return [Caption(ids[i] if ids is not None else None, hs[0][0]+stop, hs[0][1].score, [candidate(t, h) for t,h,_ in hs[1:k]], _extra(*hs[0][1:]))
+            for i,hs in enumerate(ranked)]
+
+def _extra(h, agreement)->dict:
+    "What else is known about a chosen hypothesis"
+    return ({} if h.finished else dict(cut_off=True))|({} if agreement is None else dict(agreement=round(float(agreement), 4)))
+
+@patch
+def ranked(self:PrefixCaptioner, features:Tensor, found:list)->list: # per picture, lists of (text, hypothesis, agreement)
+    "Candidates in the order to be used: as the search left them, or by their agreement with the neighbours' captions"
+    if self.neighbours is None: return [[(t, h, None) for t,h in hs] for hs in found]
+    rows,weights = self.neighbours.find(features[:, 0].float().cpu().numpy())
+    scores = [self.neighbours.choose([t for t,_ in hs], r, w) for hs,r,w in zip(found, rows, weights)]
+    return [sorted(((t, h, a) for (t,h),a in zip(hs, u)), key=lambda c: -c[2]) for hs,u in zip(found, scores)]
 
 @patch
 @torch.no_grad()
@@ -168,6 +201,7 @@ def _save_pretrained(self:PrefixCaptioner, save_directory):
     if self.encoder is not None: save_vision(self.encoder, folder/'encoder')
     self.lm.gpt.config.save_pretrained(folder/'lm')
     self.lm.tokenizer.save_pretrained(folder/'lm')
+    if self.neighbours is not None: save_neighbours(self.neighbours, folder)
     state = {k:v.contiguous() for k,v in self.state_dict().items() if k!=TIED}
     with atomic_path(folder/'model.safetensors') as tmp: save_file(state, tmp)
     write_json(folder/'config.json', dict(system='opg', stop=self.lm.stop_id)|to_dict(self.cfg))
@@ -190,6 +224,7 @@ def load_prefix_captioner(
     load_into(model, load_state(folder/'model.safetensors'), allow_missing=(TIED,))
     model.lm.gpt.tie_weights()
     if encoder is not None: encoder.to(device)
+    model.neighbours = load_neighbours(folder)
     return model.to(device).eval()
 
 # %% ../../nbs/opg/00_prefix.ipynb #208aaee5
