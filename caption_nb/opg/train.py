@@ -44,6 +44,7 @@ class XEConfig:
     n_train:int = 0                 # training pictures used; 0 takes all
     n_val:int = 500                 # validation pictures used for choosing weights; 0 takes all
     n_test:int = 0                  # pictures per part that is scored; 0 takes all
+    n_toy:int = 3000                # training pictures that the toy world is drawn with
     share_references:bool = True    # write references into captions.json; False keeps them in the untracked local/ of the run
     lm:str = ''                     # folder or hub name of a GPT-2; '' trains a small one on the captions
     lm_layers:int = 4               # of the small one
@@ -55,6 +56,7 @@ class XEConfig:
     lm_lr:float = 1e-3              # learning rate of that
     extra_text:str = ''             # more captions for the language model, without pictures: see `read_captions`
     pool:int = 0                    # average the image grid to pool x pool cells; 0 keeps it
+    coordinates:float = 0.          # scale of column and row written into each image token; 0 leaves them out
     mapper:str = 'mlp'              # mlp, transformer, linear
     mapper_layers:int = 4           # blocks of the transformer mapper
     mapper_hidden:int = 0           # hidden width of the MLP mapper; 0: four times the language model's
@@ -92,7 +94,7 @@ def load_data(
     cfg:XEConfig,  # `data`, `images`, `n_train`
 )->Table:
     "The table of the run, with a training split that is not empty"
-    table = toy_world() if cfg.data=='toy' else read_captions(find_path(cfg.data), images=find_path(cfg.images) if cfg.images else None)
+    table = toy_world(n_train=cfg.n_toy) if cfg.data=='toy' else read_captions(find_path(cfg.data), images=find_path(cfg.images) if cfg.images else None)
     rows = table.rows[table.rows.path.notna() & table.rows.captions.map(len).gt(0)]
     rows = rows.assign(split=rows.split.replace('restval', 'train'))
     train = rows[rows.split=='train']
