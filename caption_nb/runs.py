@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['LIBRARIES', 'ENGINE', 'versions', 'device_name', 'Run', 'read_log', 'finish', 'is_finished', 'read_parameters',
-           'check_params', 'params_hash', 'is_done', 'run_nb', 'grid', 'label', 'read_grid', 'sweep']
+           'check_params', 'params_hash', 'is_done', 'run_nb', 'grid', 'label', 'read_grid', 'plain_values', 'sweep']
 
 # %% ../nbs/01_runs.ipynb #eef0831c
-import importlib.metadata, itertools, json, os, platform, sys, time
+import importlib.metadata, itertools, json, os, platform, re, shutil, sys, time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import datetime, timezone
 from hashlib import sha256
 from pathlib import Path
 from fastcore.basics import patch
-from .core import Caption, InputError, progress, read_json, write_json, write_text
+from .core import Caption, InputError, find_path, progress, read_json, write_json, write_text
 
 # %% ../nbs/01_runs.ipynb #9775ca72
 LIBRARIES = 'caption_nb torch transformers open_clip_torch timm accelerate numpy pandas pycocoevalcap'.split()
@@ -47,6 +47,7 @@ class Run:
 
     def start(self, config:dict, **facts):
         "Save the config (and facts such as system and world) before anything long begins"
+        (self/'result.json').unlink(missing_ok=True) # what stood here belongs to another start
         write_json(self/'config.json', dict(config)|facts)
         return self
 
@@ -128,8 +129,11 @@ def check_params(src, params:dict):
     return known
 
 def params_hash(src, params:dict)->str:
-    "Twelve characters for notebook name and parameters, the output folder left out"
-    text = json.dumps([Path(src).name, {k:v for k,v in params.items() if k!='out'}], sort_keys=True, default=str)
+    "Twelve characters for notebook name and parameters, the output folder left out; a parameter that names a run stands for its result"
+    def meant(v):
+        result = find_path(v)/'result.json' if isinstance(v, str) and v else None
+        return [v, sha256(result.read_bytes()).hexdigest()] if result and result.is_file() else v
+    text = json.dumps([Path(src).name, {k:meant(v) for k,v in params.items() if k!='out'}], sort_keys=True, default=str)
     return sha256(text.encode()).hexdigest()[:12]
 
 # %% ../nbs/01_runs.ipynb #6444527c
@@ -149,7 +153,9 @@ def run_nb(
     "Run notebook `src` into the folder `out`, unless that is done already"
     src,out,params = Path(src).resolve(),Path(out).resolve(),dict(params)
     known = check_params(src, params)
+    os.environ.setdefault('CAPNB_CWD', os.getcwd()) # relative paths among the parameters mean the caller's folder
     if not again and is_done(src, out, params): return out
+    if again and (out/'state').is_dir(): shutil.rmtree(out/'state')
     state = dict(notebook=src.name, params=params, hash=params_hash(src, params), status='running')
     (out/'result.json').unlink(missing_ok=True)
     write_json(out/'run.json', state)
@@ -169,9 +175,10 @@ def _execute(src:Path, dest:Path, params:dict, quiet:bool, again:bool=True)->str
     error,tmp = None,dest.with_name('.running.ipynb')
     try: papermill.execute_notebook(str(src), str(tmp), parameters=params, cwd=str(src.parent), kernel_name='python3', **ENGINE, **streams)
     except papermill.PapermillExecutionError as e: error = f'{e.ename}: {e.evalue}'.strip(': ')
-    except RuntimeError as e: # the kernel did not come up; on a busy machine a second start usually works
-        if again: return _execute(src, dest, params, quiet, again=False)
-        error = f'the kernel did not start: {e}'
+    except RuntimeError as e: # a kernel that did not come up on a busy machine usually does at the second start
+        if type(e).__name__=='DeadKernelError': error = 'the kernel died; was there too little memory?'
+        elif again: return _execute(src, dest, params, quiet, again=False)
+        else: error = f'the kernel did not start: {e}'
     if tmp.exists():
         write_text(dest, _tidy(tmp.read_text(encoding='utf-8')))
         tmp.unlink()
@@ -206,11 +213,19 @@ def label(params:dict, axes:dict)->str:
 def read_grid(path)->dict:
     "A grid from a YAML file"
     import yaml
-    try: axes = yaml.safe_load(Path(path).read_text(encoding='utf-8-sig'))
-    except FileNotFoundError: raise InputError(f'{path}: no such file.') from None
+    try: axes = plain_values(yaml.safe_load(Path(path).read_text(encoding='utf-8-sig')))
+    except (OSError, UnicodeDecodeError) as e: raise InputError(f'{path} cannot be read: {getattr(e, "strerror", None) or "it is not UTF-8 text"}.') from None
     except yaml.YAMLError as e: raise InputError(f'{path} is not valid YAML: {str(e).splitlines()[0]}') from None
-    if not isinstance(axes, dict): raise InputError(f'{path}: a mapping from parameter to value or list of values is wanted.')
+    if not isinstance(axes, dict) or not all(isinstance(k, str) for k in axes):
+        raise InputError(f'{path}: a mapping from parameter names to values or lists of values is wanted.')
     return axes
+
+def plain_values(x):
+    "What YAML made of a text, with 1e-3 as the number it is for everybody else and dates as the text they were"
+    if isinstance(x, dict): return {k:plain_values(v) for k,v in x.items()}
+    if isinstance(x, list): return [plain_values(v) for v in x]
+    if isinstance(x, str) and re.fullmatch(r'[-+]?\d+(\.\d*)?e[-+]?\d+', x, re.I): return float(x)
+    return x if isinstance(x, (str, int, float, bool, type(None))) else str(x)
 
 # %% ../nbs/01_runs.ipynb #12fc57ce
 def sweep(
@@ -221,7 +236,10 @@ def sweep(
     quiet:bool=True,  # do not stream what the runs print
 )->list[dict]:        # one row per run: folder, status, error, and the parameters that vary
     "Run every combination; finished runs are kept, failed ones are listed and do not stop the rest"
-    runs = [(p, Path(root)/label(p, axes)) for p in grid(axes)]
+    if jobs<1: raise InputError(f'jobs is {jobs}; at least one run at a time is needed.')
+    runs = list({params_hash(src, p):(p, Path(root)/label(p, axes)) for p in grid(axes)}.values()) # a point named twice is one run
+    names = [out for _,out in runs]
+    runs = [(p, out if names.count(out)==1 else out.with_name(f'{out.name}-{params_hash(src, p)[:6]}')) for p,out in runs]
     for p,_ in runs[:1]: check_params(src, p)
     rows = {}
     with ThreadPoolExecutor(jobs) as pool:

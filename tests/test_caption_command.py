@@ -54,13 +54,20 @@ def test_killed_and_continued(run, album, tmp_path):
     assert all(abs(x['score']-y['score'])<1e-4 for x,y in zip(a, b)) # another split into batches, other last bits
 
 def test_mistakes_get_a_sentence(run, album, tmp_path):
+    whole = tmp_path/'whole.json'
+    whole.write_text('[{"image_id": 1, "caption": "a dog"}]')
     for words,code,said in [
         (['caption', 'gone.png', '--run', run], 1, 'gone.png: no such file or folder'),
         (['caption', album, '--run', tmp_path/'none'], 1, 'no such folder'),
         (['caption', album, '--run', album], 1, 'holds no trained captioner'),
         (['caption', album], 2, 'run'),
         (['train', 'opg.xe', '--data', tmp_path/'none'], 1, 'none'),
-        (['train', 'magic'], 1, 'the stages are opg.xe'),
+        (['train', 'magic'], 2, 'the stages are opg.xe'),
+        (['train', 'opg.xe', '--batch-size', '0'], 1, 'batch_size is 0'),
+        (['train', 'opg.xe', '--encoder', 'pixels:32', '--n-train', '8', '--out', album/'00.png'], 1, '00.png'),
+        (['evaluate', whole], 2, 'give the references'),
+        (['run', 'nb.ipynb', '--params', album], 1, 'cannot be read'),
+        (['sweep', 'nb.ipynb', '--jobs', 'x'], 2, 'whole number'),
         (['evaluate', tmp_path/'none.json', tmp_path/'none.json'], 1, 'none.json'),
         (['dance'], 2, 'no command dance')]:
         r = capnb(*words, cwd=tmp_path)

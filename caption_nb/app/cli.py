@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 import tyro
-from ..core import InputError, from_args
+from ..core import InputError, UsageError, from_args, read_json
 
 # %% ../../nbs/app/01_cli.ipynb #cf68b097
 @dataclass
@@ -57,7 +57,7 @@ class TrainArgs:
 def train(argv:list[str]):
     "`capnb train SYSTEM.STAGE --out RUN --option value ...`"
     stage = argv[0] if argv and not argv[0].startswith('-') else ''
-    if stage not in STAGES: raise InputError(f'capnb train {stage or "SYSTEM.STAGE"}: the stages are {", ".join(STAGES)}.')
+    if stage not in STAGES: raise UsageError(f'capnb train {stage or "SYSTEM.STAGE"}: the stages are {", ".join(STAGES)}.')
     out,rest = take_option(argv[1:], 'out', f'runs/{stage.replace(".", "-")}')
     Config,fit = STAGES[stage]()
     result = fit(from_args(Config, rest, prog=f'capnb train {stage} --out RUN'), out)
@@ -70,7 +70,7 @@ def take_option(argv:list[str], name:str, default:str)->tuple[str,list[str]]:
     while i<len(argv):
         key,eq,v = argv[i].partition('=')
         if key==f'--{name}':
-            if not eq and i+1==len(argv): raise InputError(f'--{name} wants a value.')
+            if not eq and i+1==len(argv): raise UsageError(f'--{name} wants a value.')
             value,i = (v, i) if eq else (argv[i+1], i+1)
         else: rest.append(argv[i])
         i += 1
@@ -78,12 +78,11 @@ def take_option(argv:list[str], name:str, default:str)->tuple[str,list[str]]:
 
 # %% ../../nbs/app/01_cli.ipynb #76291da1
 def _value(text:str):
-    "What a value on the command line means: YAML, with 1e-3 as the number it is for everybody else"
+    "What a value on the command line means: YAML with ordinary numbers"
     import yaml
-    try: v = yaml.safe_load(text) if text else ''
+    from caption_nb.runs import plain_values
+    try: return plain_values(yaml.safe_load(text)) if text else ''
     except yaml.YAMLError: return text
-    try: return float(v) if isinstance(v, str) else v
-    except ValueError: return v
 
 def take_params(argv:list[str])->tuple[dict,list[str]]:
     "Parameters of `-p name value` and `--params FILE`, the former winning, and the other words"
@@ -92,7 +91,7 @@ def take_params(argv:list[str])->tuple[dict,list[str]]:
     file,argv = take_option(argv, 'params', '')
     while i<len(argv):
         if argv[i]!='-p': rest.append(argv[i]); i += 1; continue
-        if i+2>=len(argv): raise InputError('-p wants a name and a value: -p lr 0.001')
+        if i+2>=len(argv): raise UsageError('-p wants a name and a value: -p lr 0.001')
         params[argv[i+1]] = _value(argv[i+2])
         i += 3
     return (read_grid(file) if file else {})|params, rest
@@ -114,6 +113,7 @@ def sweep(argv:list[str]):
     out,rest = take_option(rest, 'out', 'runs/sweep')
     jobs,rest = take_option(rest, 'jobs', '1')
     nb,_ = _notebook(rest, 'sweep')
+    if not jobs.isdigit(): raise UsageError(f'--jobs {jobs}: a whole number is wanted.')
     rows = run_sweep(nb, params, out, int(jobs), quiet=False)
     for r in rows: print(f'{r["status"]}\t{r["run"]}\t{r["error"]}')
     failed = sum(r['status']!='done' for r in rows)
@@ -124,7 +124,7 @@ def _notebook(words:list[str], command:str)->tuple[str,bool]:
     again = '--again' in words
     names = [w for w in words if w!='--again']
     if len(names)!=1 or names[0].startswith('-'):
-        raise InputError(f'capnb {command} wants one notebook and knows --out, --params, -p'+(' and --jobs' if command=='sweep' else ' and --again')+f'; got {" ".join(names) or "nothing"}.')
+        raise UsageError(f'capnb {command} wants one notebook and knows --out, --params, -p'+(' and --jobs' if command=='sweep' else ' and --again')+f'; got {" ".join(names) or "nothing"}.')
     return names[0], again
 
 # %% ../../nbs/app/01_cli.ipynb #88c3f2e7
@@ -137,9 +137,16 @@ class EvaluateArgs:
     missing: str = 'error'             # pictures without a caption: error, drop, empty
     out: str = ''                      # JSON file for all values, per picture too
 
+def _needs_own_references(path:str):
+    "Without a second file the first must hold references too; captions scored against themselves would look perfect"
+    items = read_json(path)
+    both = isinstance(items, list) and items and all(isinstance(i, dict) and 'prediction' in i and 'captions' in i for i in items)
+    if not both: raise UsageError(f'{path} holds captions only; give the references as the second file.')
+
 def evaluate(a:EvaluateArgs):
     "`capnb evaluate CANDIDATES REFERENCES`"
     from caption_nb.metrics.scorecard import score
+    if not a.references: _needs_own_references(a.candidates)
     card = score(a.references or None, a.candidates, a.metrics, a.missing)
     print(card)
     if a.out: card.save(a.out, per_image=True)
@@ -162,11 +169,14 @@ def report(a:ReportArgs):
 def checks()->list[tuple[str, str, str]]:
     "Rows of name, state, and what it means"
     from caption_nb.core import pick_device, pick_precision
+    from caption_nb.metrics.ptb import find_jar
     from caption_nb.runs import device_name, versions
     device = pick_device()
     rows = [(k, v, '' if v!='-' else 'missing: reinstall caption_nb') for k,v in versions().items()]
     rows.append(('device', f'{device_name(device)}, {pick_precision(device)}', '' if device!='cpu' else 'no GPU: everything runs, large models slowly'))
     java = shutil.which('java')
+    jar = find_jar('tokenizer', 'stanford-corenlp-3.4.1.jar')
+    rows.append(('tokeniser jar', 'yes' if jar else '-', '' if jar else 'missing: reinstall pycocoevalcap'))
     rows.append(('java', java or '-', '' if java else 'odd captions are tokenised approximately; METEOR and SPICE are left out'))
     for extra,why in [('gradio', 'demo page'), ('diffusers', 'synthetic pictures'), ('ray', 'preparation over a cluster'), ('faiss', 'faster retrieval')]:
         there = importlib.util.find_spec(extra) is not None
@@ -178,6 +188,9 @@ def _places()->list[tuple[str, str, str]]:
     from caption_nb.core import cache_dir
     from caption_nb.models.weights import downloads_allowed, weight_roots
     rows = [('weights below', str(p), '' if p.exists() else 'not there') for p in weight_roots()]
+    for kind,name,why in [('toy world', 'toy/clip', 'its encoder; without it experiments need an encoder of yours'), ('photographs', 'flickr8k', 'for make photos')]:
+        there = any((p/name).exists() for p in weight_roots())
+        rows.append((kind, 'yes' if there else '-', '' if there else f'no {name} below the folders above: {why}'))
     rows.append(('cache', str(cache_dir()), 'features and tokens; may be deleted'))
     allowed = downloads_allowed()
     return rows+[('downloads', 'allowed' if allowed else 'off', '' if allowed else 'hub names load only if they are in the local cache')]
@@ -185,7 +198,7 @@ def _places()->list[tuple[str, str, str]]:
 # %% ../../nbs/app/01_cli.ipynb #2fd9c67e
 def doctor(argv:list[str]):
     "`capnb doctor`"
-    if argv: raise InputError(f'capnb doctor takes no options, got {" ".join(argv)}.')
+    if argv: raise UsageError(f'capnb doctor takes no options, got {" ".join(argv)}.')
     rows = checks()
     width = max(len(a) for a,_,_ in rows)
     for a,b,c in rows: print(f'{a:<{width}}  {b}'+(f'  ({c})' if c else ''))
@@ -209,7 +222,9 @@ def main(argv:list[str]|None=None)->int:
     if name not in ABOUT: print(f'capnb: there is no command {name}.\n{usage()}', file=sys.stderr); return 2
     if name in WITH_WORDS and name!='train' and {'-h', '--help'} & set(rest): print(WITH_WORDS[name].__doc__.strip('`')); return 0
     try: _dispatch(name, rest)
+    except UsageError as e: print(f'capnb {name}: {e}', file=sys.stderr); return 2
     except InputError as e: print(f'capnb {name}: {e}', file=sys.stderr); return 1
+    except OSError as e: print(f'capnb {name}: {e.filename or "a file"} cannot be read or written: {e.strerror or e}.', file=sys.stderr); return 1
     except KeyboardInterrupt: print(f'capnb {name}: stopped; call again to continue.', file=sys.stderr); return 1
     except SystemExit as e: return e.code if isinstance(e.code, int) else 2
     return 0

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoTokenizer, GPT2LMHeadModel
 from ..core import Caption, Captioner, InputError, atomic_path, make_config, read_json, to_dict, write_json
-from ..models.decode import DecodeConfig, decode
+from ..models.decode import DecodeConfig, decode, pad_hypotheses
 from ..models.lm import PrefixLM
 from ..models.mappers import make_mapper
 from ..models.vision import load_vision, save_vision
@@ -148,15 +148,16 @@ def propose(self:PrefixCaptioner,
     how:str='sample',     # sample, beam, greedy
     **decoding,           # other fields of `DecodeConfig`, such as temperature or seed
 )->Proposals:
-    "Captions of the captioner's own, without gradient"
+    "Captions of the captioner's own, without gradient and without dropout"
     dc = dataclasses.replace(self.decoding(), how=how, n_best=n, **(dict(beam_size=max(n, self.cfg.beam_size)) if how=='beam' else {})|decoding)
+    was = self.training
+    self.eval()
     hyps = decode(self.lm, self.prefix(batch['features']), dc)
-    t = max(len(h.ids) for hs in hyps for h in hs)
-    ids = torch.tensor([[h.ids+[0]*(t-len(h.ids)) for h in hs] for hs in hyps])
-    mask = torch.tensor([[[1]*len(h.ids)+[0]*(t-len(h.ids)) for h in hs] for hs in hyps])
-    lp = torch.tensor([[h.logp for h in hs] for hs in hyps])
-    dev = batch['features'].device
-    return Proposals(ids.to(dev), mask.to(dev), lp.to(dev), [[self.lm.text(h.ids) for h in hs] for hs in hyps])
+    self.train(was)
+    ids,mask = pad_hypotheses(hyps, batch['features'].device)
+    lp = torch.full(mask.shape[:2], -torch.inf, device=ids.device)
+    for i,hs in enumerate(hyps): lp[i, :len(hs)] = torch.tensor([h.logp for h in hs])
+    return Proposals(ids, mask.long(), lp, [[self.lm.text(h.ids) for h in hs] for hs in hyps])
 
 @patch
 def decoding(self:PrefixCaptioner)->DecodeConfig:
@@ -213,7 +214,7 @@ TIED = 'lm.gpt.lm_head.weight' # the word embeddings once more; not saved
 def _save_pretrained(self:PrefixCaptioner, save_directory):
     "Write the captioner's folder; `config.json` last, so that a half-written folder is never read"
     folder = Path(save_directory)
-    (folder/'config.json').unlink(missing_ok=True)
+    for name in ('config.json', 'neighbours.json', 'neighbours.npy'): (folder/name).unlink(missing_ok=True)
     if self.encoder is not None: save_vision(self.encoder, folder/'encoder')
     self.lm.gpt.config.save_pretrained(folder/'lm')
     self.lm.tokenizer.save_pretrained(folder/'lm')
@@ -231,7 +232,8 @@ def load_prefix_captioner(
     "The captioner in a folder, ready to caption"
     folder = Path(folder)
     values = read_json(folder/'config.json')
-    if values.pop('system', None)!='opg': raise InputError(f'{folder} holds no OPG captioner (its config.json says otherwise).')
+    if not isinstance(values, dict) or values.pop('system', None)!='opg': raise InputError(f'{folder} holds no OPG captioner (its config.json says otherwise).')
+    if 'stop' not in values or not (folder/'lm'/'config.json').is_file(): raise InputError(f'{folder} is not complete: config.json needs `stop`, and lm/ a config and a tokenizer. Train or copy it again.')
     stop = values.pop('stop')
     gpt = GPT2LMHeadModel(AutoConfig.from_pretrained(folder/'lm', local_files_only=True))
     lm = PrefixLM(gpt, AutoTokenizer.from_pretrained(folder/'lm', local_files_only=True), stop)
