@@ -37,6 +37,7 @@ class PrefixConfig:
     mapper:str = 'mlp'           # a key of `models.mappers.MAPPERS`
     mapper_layers:int = 8        # blocks of the transformer mapper
     mapper_hidden:int = 0        # hidden width of the MLP mapper; 0: four times the language model's
+    prefix_scale:float = 1.      # factor on the last layer of an MLP or linear mapper at the start; below 1 where word embeddings are small
     feature_dropout:float = 0.   # share of features dropped in training
     feature_norm:bool = False    # layer norm on the tokens before the mapper
     mapper_dropout:float = 0.    # share of the MLP mapper's hidden values dropped in training
@@ -87,6 +88,7 @@ class PrefixCaptioner(Captioner, nn.Module, ModelHubMixin):
         self.k = 1+cfg.pool**2 if cfg.pool else cfg.r
         options = dict(mlp=dict(hidden=cfg.mapper_hidden or None, dropout=cfg.mapper_dropout or None), transformer=dict(layers=cfg.mapper_layers)).get(cfg.mapper, {})
         self.mapper = make_mapper(cfg.mapper, cfg.d+2*(cfg.coordinates>0), lm.width, self.k, **options)
+        if cfg.prefix_scale!=1: self.scale_prefix(cfg.prefix_scale)
         self.norm = nn.LayerNorm(cfg.d) if cfg.feature_norm else nn.Identity()
         self.drop = nn.Dropout(cfg.feature_dropout)
         if cfg.word_loss: self.word_head = nn.Linear(lm.width, lm.vocab_size)
@@ -106,6 +108,17 @@ class PrefixCaptioner(Captioner, nn.Module, ModelHubMixin):
         super().train(mode)
         if not self.cfg.tune_lm: self.lm.eval()
         return self
+
+# %% ../../nbs/opg/00_prefix.ipynb #c50db81b
+@patch
+@torch.no_grad()
+def scale_prefix(self:PrefixCaptioner,
+    factor:float,  # on the last layer's weights
+):
+    "Shorten or lengthen all prefix vectors of a mapper that ends in a linear layer"
+    last = [m for m in self.mapper.modules() if isinstance(m, nn.Linear)][-1]
+    last.weight.mul_(factor)
+    if last.bias is not None: last.bias.mul_(factor)
 
 # %% ../../nbs/opg/00_prefix.ipynb #69398bf3
 @patch

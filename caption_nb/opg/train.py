@@ -63,6 +63,7 @@ class XEConfig:
     mapper:str = 'mlp'              # mlp, transformer, linear
     mapper_layers:int = 4           # blocks of the transformer mapper
     mapper_hidden:int = 0           # hidden width of the MLP mapper; 0: four times the language model's
+    prefix_scale:float = 1.         # factor on the mapper's last layer at the start; below 1 for a language model that starts from nothing
     feature_dropout:float = 0.      # share of features dropped in training
     feature_norm:bool = True        # layer norm on the image tokens
     mapper_dropout:float = 0.       # share of the MLP mapper's hidden values dropped in training
@@ -95,7 +96,7 @@ class XEConfig:
 # %% ../../nbs/opg/02_train.ipynb #744c550e
 RANGES = LOOP_RANGES|dict(views=(1, MANY), n_train=(0, MANY), n_val=(0, MANY), n_test=(0, MANY), n_toy=(1, MANY), lm_layers=(1, MANY), lm_width=(1, MANY), lm_heads=(1, MANY),
     lm_dropout=(0, .99), vocab_size=(257, MANY), lm_epochs=(0, MANY), lm_lr=(0, MANY), pool=(0, MANY), mapper_layers=(1, MANY), mapper_hidden=(0, MANY),
-    feature_dropout=(0, .99), mapper_dropout=(0, .99), word_dropout=(0, .99), word_loss=(0, MANY), coordinates=(0, MANY), smoothing=(0, .99), captions=(0, MANY),
+    feature_dropout=(0, .99), mapper_dropout=(0, .99), word_dropout=(0, .99), word_loss=(0, MANY), coordinates=(0, MANY), prefix_scale=(0, MANY), smoothing=(0, .99), captions=(0, MANY),
     beam_size=(1, MANY), max_len=(2, MANY), length_penalty=(0, MANY), neighbours=(1, MANY), sharpness=(0, MANY)) # of the configs here
 
 # %% ../../nbs/opg/02_train.ipynb #6fb40055
