@@ -190,7 +190,7 @@ def _load_saved(folder:Path, device, precision)->Encoder:
     spec = f'open_clip:{at(rest)}' if head=='open_clip' and rest=='.' else o['spec'] if colon else at(o['spec'])
     options = {k:tuple(v) if isinstance(v, list) else v for k,v in o['options'].items()}
     enc = load_vision(spec, o['weights'] and at(o['weights']), **options) if colon else load_file_encoder(at(o['weights'] or o['spec']), **options)
-    enc.to(device, precision).origin = o
+    enc.to(device, precision).origin = dict(spec=spec, weights=o['weights'] and at(o['weights']), options=options)
     if precision=='fp32' and enc.fingerprint!=o['fingerprint']:
         raise InputError(f'{folder}: the encoder in it is not the one that was saved (fingerprint {enc.fingerprint[:8]}, not {o["fingerprint"][:8]}); save it again.')
     return enc
