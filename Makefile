@@ -32,7 +32,7 @@ $(STAMP): settings.ini setup.py pyproject.toml
 
 demo: $(STAMP)
 	$(CAPNB) run nbs/experiments/opg_xe.ipynb --params nbs/experiments/params/demo.yml --out reports/toy/opg/xe
-	$(CAPNB) report reports/toy --images data/toy/pictures
+	$(CAPNB) report reports/toy --images data/toy/pictures/A64-0
 
 test: $(STAMP)
 	$(PY) -m pyflakes caption_nb
