@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'SUFFIXES', 'TRUE', 'FALSE', 'InputError', 'UsageError', 'Caption', 'atomic_path', 'write_bytes',
            'write_text', 'write_json', 'read_json', 'open_image', 'list_images', 'pictures', 'progress', 'Captioner',
-           'to_dict', 'save_config', 'config_hash', 'make_config', 'load_config', 'check_ranges', 'plain_flags',
-           'from_args', 'set_seed', 'pick_device', 'pick_precision', 'repo_path', 'shared_path', 'find_path',
-           'cache_dir']
+           'Pairs', 'to_dict', 'save_config', 'config_hash', 'make_config', 'load_config', 'check_ranges',
+           'plain_flags', 'from_args', 'set_seed', 'pick_device', 'pick_precision', 'repo_path', 'shared_path',
+           'find_path', 'cache_dir']
 
 # %% ../nbs/00_core.ipynb #51ed1fc2
 import hashlib, json, os, sys, tempfile, threading, types, typing, warnings
@@ -227,10 +227,10 @@ class Captioner:
     def __call__(self, images, batch_size:int=32, strict:bool=False, quiet:bool=False)->list[Caption]:
         "Captions of `images`, in order; unreadable pictures are left out and listed in `skipped`"
         pairs = pictures(images)
-        return list(progress(self.stream(_Pairs(pairs), batch_size, strict), 'captions', len(pairs), quiet))
+        return list(progress(self.stream(Pairs(pairs), batch_size, strict), 'captions', len(pairs), quiet))
 
 # %% ../nbs/00_core.ipynb #36e95e15
-class _Pairs:
+class Pairs:
     "Pairs that were worked out already, in the shape `pictures` takes as a table"
     def __init__(self, pairs): self.rows = dict(image_id=[k for k,_ in pairs], path=[s for _,s in pairs])
 

@@ -9,7 +9,7 @@ __all__ = ['SYSTEMS', 'captioner_folder', 'load', 'content_mark', 'caption_to_fi
 import hashlib, json, os
 from collections.abc import Callable
 from pathlib import Path
-from ..core import Caption, Captioner, InputError, pick_device, pictures, progress, read_json, write_json
+from ..core import Caption, Captioner, InputError, Pairs, pick_device, pictures, progress, read_json, write_json
 
 # %% ../../nbs/app/00_systems.ipynb #7b8f0d10
 def _opg(folder, device):
@@ -85,7 +85,7 @@ def caption_to_file(
     out.parent.mkdir(parents=True, exist_ok=True)
     with open(part, 'ab') as f:
         if not f.tell(): _line(f, dict(key=key))
-        for c in progress(captioner.stream(_Rows(todo), batch_size, strict), 'captions', len(todo), quiet):
+        for c in progress(captioner.stream(Pairs(todo), batch_size, strict), 'captions', len(todo), quiet):
             have[c.image_id] = c.to_dict()|dict(content=marks[c.image_id])
             _line(f, have[c.image_id])
     names = [k for k,_ in pairs if k in have]
@@ -100,10 +100,6 @@ def _line(f, d:dict):
     f.write(json.dumps(d, ensure_ascii=False).encode('utf-8')+b'\n')
     f.flush()
     os.fsync(f.fileno())
-
-class _Rows:
-    "Pairs of id and source as a table"
-    def __init__(self, pairs): self.rows = dict(image_id=[k for k,_ in pairs], path=[s for _,s in pairs])
 
 def captioner_key(folder)->str:
     "Sixteen characters for everything in a captioner's folder: weights, settings, tokenizer, encoder, memory"

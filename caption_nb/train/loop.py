@@ -9,8 +9,9 @@ __all__ = ['MANY', 'RANGES', 'SCHEDULES', 'LoopConfig', 'loop_config', 'lr_facto
 # %% ../../nbs/train/00_loop.ipynb #f4a1a3c1
 import math, signal, threading, time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 import numpy as np
 import torch
@@ -79,7 +80,12 @@ def step_items(
     size = min(batch_size, n)
     per_epoch = max(1, n//size)
     epoch,i = divmod(step, per_epoch)
-    return np.random.default_rng((seed, 17, epoch)).permutation(n)[i*size:(i+1)*size]
+    return _shuffle(n, seed, epoch)[i*size:(i+1)*size]
+
+@lru_cache(2)
+def _shuffle(n:int, seed:int, epoch:int)->np.ndarray:
+    "The order of one epoch; kept, since all its steps are slices of it"
+    return np.random.default_rng((seed, 17, epoch)).permutation(n)
 
 # %% ../../nbs/train/00_loop.ipynb #e5d2ae89
 def param_groups(
@@ -147,14 +153,11 @@ def train_step(self:Loop, batches:list[dict])->dict:
     total,count,logs = 0.,0.,{}
     for i,batch in enumerate(batches):
         batch = {k:v.to(self.accel.device, non_blocking=True) if isinstance(v, Tensor) else v for k,v in batch.items()}
-        with self.accel.no_sync(self.model) if i<len(batches)-1 else _nothing():
+        with self.accel.no_sync(self.model) if i<len(batches)-1 else nullcontext():
             loss,n,logs = self.model(batch)
             self.accel.backward(loss)
         total,count = total+loss.detach(),count+n
     return self.update(total, count, logs)
-
-@contextmanager
-def _nothing(): yield
 
 # %% ../../nbs/train/00_loop.ipynb #d7e803a8
 @patch
