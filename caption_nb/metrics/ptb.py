@@ -6,11 +6,12 @@
 __all__ = ['PUNCTUATION', 'BREAKS', 'ABBREVIATIONS', 'CAPITAL_ABBREVIATIONS', 'BEFORE_NUMBERS', 'SPLIT_WORDS', 'PLAIN', 'LOCALE',
            'JAVA_FLAGS', 'FRAME', 'FRAMED', 'LETTER', 'ALNUM', 'APOS', 'END', 'STARTERS', 'WORD_RULES', 'FIRST_RULES',
            'LAST_RULES', 'RULES', 'SIGNS', 'SPLITS', 'ENTITIES', 'LOOKS_AHEAD', 'without_punctuation', 'one_line',
-           'plain_tokens', 'find_java', 'find_jar', 'JavaError', 'JavaMissing', 'require_java', 'java_env', 'run_java',
+           'plain_tokens', 'find_java', 'find_jar', 'JavaError', 'JavaMissing', 'require_java', 'java_env',
+           'kill_group', 'last_words', 'feed', 'overhear', 'in_thread', 'start_java', 'end_java', 'run_java',
            'java_tokens', 'rule_tokens', 'tokenize']
 
 # %% ../../nbs/metrics/00_ptb.ipynb #8351aad2
-import os, re, signal, subprocess, warnings
+import os, re, signal, subprocess, threading, time, warnings
 from pathlib import Path
 from shutil import which
 from ..core import InputError
@@ -102,37 +103,95 @@ def java_env()->dict:
         if k in env: env[k] = re.sub(r'-D(user\.(language|country|variant|region)|file\.encoding)=\S*', '', env[k])
     return env
 
-def _kill(p):
-    "End a process and its children"
+def kill_group(p):
+    "End a program and its children"
     try: os.killpg(p.pid, signal.SIGKILL) if hasattr(os, 'killpg') else p.kill()
     except (ProcessLookupError, PermissionError): p.kill()
 
-def _last_words(err:bytes)->str:
-    lines = [l for l in err.decode(errors='replace').splitlines() if l.strip() and not l.startswith('Picked up')]
+def last_words(err:bytes)->str:
+    "The end of what Java said, short enough for a message"
+    lines = [l.strip() for l in err.decode(errors='replace').splitlines()]
+    lines = [l for l in lines if l and not l.startswith(('Picked up', 'at ', '... '))]
     return ' / '.join(lines[-2:])[:300] or 'it printed no message'
+
+# %% ../../nbs/metrics/00_ptb.ipynb #5b254f97
+def feed(pipe, data:bytes):
+    "Write all of `data`, or as much as the program takes before it ends"
+    view = memoryview(data)
+    try:
+        while view: view = view[pipe.write(view):]
+    except (OSError, ValueError): pass
+
+def overhear(pipe, words:bytearray):
+    "Keep the last 4 KB of what the program says"
+    try:
+        while new := pipe.read(1<<16):
+            words += new
+            del words[:-4096]
+    except (OSError, ValueError): pass
+
+def in_thread(f, *args)->threading.Thread:
+    "`f(*args)` in a thread that nobody has to wait for"
+    t = threading.Thread(target=f, args=args, daemon=True)
+    t.start()
+    return t
 
 # %% ../../nbs/metrics/00_ptb.ipynb #6a4d0232
 LOCALE = ('-Duser.language=en', '-Duser.country=US', '-Dfile.encoding=UTF-8')
 JAVA_FLAGS = (*LOCALE, '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1') # little memory, and no slower for short jobs
 
+def start_java(
+    cmd, # program and arguments
+)->subprocess.Popen:
+    "A program with three pipes, in a process group of its own"
+    cmd,pipe = [str(a) for a in cmd],subprocess.PIPE
+    try: return subprocess.Popen(cmd, bufsize=0, stdin=pipe, stdout=pipe, stderr=pipe, env=java_env(), start_new_session=True)
+    except OSError as e: raise JavaError(f'{cmd[0]} cannot be started: {e.strerror}') from None
+
+def end_java(p):
+    "End a program if it has not ended, and close its pipes"
+    if p.poll() is None: kill_group(p)
+    p.wait()
+    for f in (p.stdin, p.stdout, p.stderr): f.close()
+
+# %% ../../nbs/metrics/00_ptb.ipynb #2ceb4a26
+def _collect(pipe, out:bytearray, most:int):
+    try:
+        while len(out)<=most and (new := pipe.read(1<<16)): out += new
+    except (OSError, ValueError): pass
+
+def _talk(p, data, out, words, limit, most):
+    "Give the program its input and wait for all of its output; False if it takes too long"
+    def feed_and_close():
+        feed(p.stdin, data)
+        p.stdin.close()
+    until = time.monotonic()+limit
+    threads = [in_thread(_collect, p.stdout, out, most), in_thread(overhear, p.stderr, words)]
+    in_thread(feed_and_close)
+    threads[0].join(limit)
+    if threads[0].is_alive(): return False
+    if len(out)>most: return True
+    try: p.wait(max(0, until-time.monotonic()))
+    except subprocess.TimeoutExpired: return False
+    threads[1].join(1)
+    return True
+
+# %% ../../nbs/metrics/00_ptb.ipynb #d12986f1
 def run_java(
-    java:str,        # the program
-    args,            # class path, class and options
-    text:str='',     # what it reads
-    limit:float=120, # seconds
-)->str:              # what it prints
+    java:str,          # the program
+    args,              # class path, class and options
+    text:str='',       # what it reads
+    limit:float=120,   # seconds
+    most:int=1<<28,    # bytes of output, more is an error
+)->str:                # what it prints
     "Run Java once, within a time limit, leaving nothing behind"
-    cmd = [str(a) for a in (java, *JAVA_FLAGS, *args)]
-    try: p = subprocess.Popen(cmd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=java_env(), start_new_session=True)
-    except OSError as e: raise JavaError(f'{java} cannot be started: {e.strerror}') from None
-    try: out,err = p.communicate(text.encode(), timeout=limit)
-    except subprocess.TimeoutExpired: raise JavaError(f'{java} gave no answer within {limit:g} seconds') from None
-    finally:
-        if p.poll() is None: _kill(p)
-        for f in (p.stdin, p.stdout, p.stderr): f.close()
-        p.wait()
-    if p.returncode: raise JavaError(f'{java} ended with status {p.returncode}: {_last_words(err)}')
-    return out.decode(errors='replace')
+    p,out,words = start_java((java, *JAVA_FLAGS, *args)),bytearray(),bytearray()
+    try:
+        if not _talk(p, text.encode(), out, words, limit, most): raise JavaError(f'{java} gave no answer within {limit:g} seconds')
+        if len(out)>most: raise JavaError(f'{java} printed more than {most>>20} MB; it begins with {bytes(out[:40])!r}')
+        if p.returncode: raise JavaError(f'{java} ended with status {p.returncode}: {last_words(words)}')
+        return out.decode(errors='replace')
+    finally: end_java(p)
 
 # %% ../../nbs/metrics/00_ptb.ipynb #86f4a917
 FRAME,FRAMED = "is this a test , isn't it ?", "is this a test is n't it"
