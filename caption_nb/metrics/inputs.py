@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['ROW', 'REFS', 'READINGS', 'MISSING', 'as_id', 'few', 'read_candidates', 'read_references', 'read_domains',
-           'check_texts', 'align']
+           'check_texts', 'match_ids', 'align']
 
 # %% ../../nbs/metrics/05b_inputs.ipynb #9fd3fcae
-import os, re
+import json, os, re
 from collections import defaultdict
 from numbers import Integral, Real
 from pathlib import Path
@@ -17,6 +17,16 @@ from ..core import Caption, InputError, read_json
 def _named(source): # (object, how to call it in messages)
     if isinstance(source, (str, os.PathLike)): return read_json(source), Path(source).name
     return source, 'the given object'
+
+def _all_pairs(source, data:dict)->list:
+    "The entries of a dictionary; of a JSON file also those whose key comes again, which a JSON reader forgets in silence"
+    if not isinstance(source, (str, os.PathLike)): return list(data.items())
+    seen = [[]]
+    def keep(pairs):
+        seen[0] = pairs # the outermost object comes last
+        return dict(pairs)
+    json.loads(Path(source).read_text(encoding='utf-8-sig'), object_pairs_hook=keep)
+    return seen[0]
 
 def as_id(
     x,              # id as it stands in the file
@@ -65,7 +75,9 @@ def read_candidates(
     "One caption per picture, from any layout"
     data,name = _named(source)
     texts = defaultdict(list)
-    for key,value in _candidate_pairs(data, name): texts[key] += value if isinstance(value, list) else [value]
+    pairs = _candidate_pairs(data, name)
+    if isinstance(data, dict): pairs = [(as_id(k, name), v) for k,v in _all_pairs(source, data)]
+    for key,value in pairs: texts[key] += value if isinstance(value, list) else [value]
     twice = [k for k,v in texts.items() if any(t!=v[0] for t in v)]
     if twice: raise InputError(f'{name}: {len(twice)} pictures have several different captions: {few(twice)}. Keep one for each.')
     none = [k for k,v in texts.items() if not v]
@@ -104,7 +116,9 @@ def read_references(
         from caption_nb.data.readers import read_captions
         return read_captions(source).references()
     refs = defaultdict(list)
-    for key,texts in _reference_pairs(data, name): refs[key] += texts
+    pairs = _reference_pairs(data, name)
+    if isinstance(data, dict) and 'annotations' not in data: pairs = [(as_id(k, name), v if isinstance(v, list) else [v]) for k,v in _all_pairs(source, data)]
+    for key,texts in pairs: refs[key] += texts
     if not refs: raise InputError(f'{name} holds no references; {REFS}')
     return dict(refs)
 
@@ -152,8 +166,11 @@ def _coco(i):
 
 READINGS = {'as given':lambda i: i, 'digits read as numbers':_number, 'matched by file stem':_stem, 'COCO file names read as numbers':_coco}
 
-def _match(refs, cands):
-    "The reading that places most candidates, and candidate id -> reference id under it"
+def match_ids(
+    refs,  # ids (or a dictionary of them) to be found
+    cands, # ids that look for their partner
+)->tuple:  # the reading under which most are found, and candidate id -> reference id
+    "Ids of two files that name the same pictures"
     best = ('as given', {})
     for name,f in READINGS.items():
         left,right = {f(i):i for i in refs},{f(i):i for i in cands}
@@ -174,7 +191,7 @@ def align(
     "Bring both sides to the same ids, or say why that cannot be done"
     if missing not in MISSING: raise InputError(f'missing must be one of {MISSING}, not {missing!r}')
     if not cands: raise InputError('There are no candidates to score.')
-    reading,place = _match(refs, cands)
+    reading,place = match_ids(refs, cands)
     lone = [i for i in cands if i not in place]
     if lone:
         raise InputError(f'{len(lone)} of {len(cands)} candidates have no references: {few(lone)}. The references have ids such as {few(list(refs)[:3])}.')
