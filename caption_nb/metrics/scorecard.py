@@ -52,7 +52,9 @@ def __repr__(self:Scorecard)->str:
     n = self.counts.get('n_images', len(self.per_image))
     how,why = self.settings.get('tokenizer'),self.settings.get('tokenizer_note')
     head = f'{n} pictures, 95 % intervals from {self.settings.get("n_boot", 0)} bootstrap draws, tokens: {how}' + (f' ({why})' if why else '')
-    return '\n'.join([head, self.to_frame().to_string(float_format='{:.4f}'.format, na_rep='–'), *(f'Note: {t}' for t in self.notes)])
+    table = self.to_frame().drop(columns='status', errors='ignore').to_string(float_format='{:.4f}'.format, na_rep='–')
+    gaps = [f'{", ".join(k for k in self.status if self.status[k]==v)}: {v}' for v in dict.fromkeys(self.status.values()) if v!='ok']
+    return '\n'.join([head, table, *gaps, *(f'Note: {t}' for t in self.notes)])
 
 # %% ../../nbs/metrics/06_scorecard.ipynb #a3f89638
 def _mark(source):
@@ -121,7 +123,7 @@ def _card(t:Tokens, names, counts, settings, n_boot, seed)->Scorecard:
     seconds['intervals'] = time.perf_counter()-start
     return card
 
-# %% ../../nbs/metrics/06_scorecard.ipynb #7feec235
+# %% ../../nbs/metrics/06_scorecard.ipynb #a02180ec
 def _tokens(gts, res, df, java, images, extras)->tuple:
     "All captions as `Tokens`, and the settings that tell how they came about"
     r,c,how,why = tokenize_all(gts, res, java)
