@@ -6,7 +6,7 @@
 __all__ = ['CLIP_B32', 'PAC_B32', 'PRESETS', 'ClipMetric', 'clip_metric', 'weighted', 'harmonic', 'best_reference', 'ClipScorer',
            'measured_where', 'ClipScores', 'clip_scores', 'match_images']
 
-# %% ../../nbs/metrics/03_clip.ipynb #da119788
+# %% ../../nbs/metrics/03_clip.ipynb #0bc2348e
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 import numpy as np
@@ -19,7 +19,7 @@ from .clipfeatures import FeatureBank, load_judge
 from .clipweights import file_hash
 from .inputs import READINGS, few
 
-# %% ../../nbs/metrics/03_clip.ipynb #6fbdb16e
+# %% ../../nbs/metrics/03_clip.ipynb #f79dd26f
 @dataclass(frozen=True)
 class ClipMetric:
     "How the cosines of one metric become scores"
@@ -54,7 +54,7 @@ def clip_metric(
     if new and not {'label', 'weights'}&new.keys(): new['label'] = f'{m.label} ({", ".join(f"{k}={v!r}" for k,v in new.items())})'
     return replace(m, **new)
 
-# %% ../../nbs/metrics/03_clip.ipynb #b1dc6c6c
+# %% ../../nbs/metrics/03_clip.ipynb #49f4eed2
 def weighted(cos:Tensor, w:float, clamp:bool)->Tensor:
     "Cosines as scores"
     return w*(cos.clamp(min=0) if clamp else cos)
@@ -74,7 +74,7 @@ def best_reference(
     best = torch.full((len(t),), -torch.inf, dtype=cos.dtype, device=t.device).scatter_reduce(0, owner, cos, 'amax')
     return torch.where(best==-torch.inf, torch.nan, best)
 
-# %% ../../nbs/metrics/03_clip.ipynb #2df93d6a
+# %% ../../nbs/metrics/03_clip.ipynb #6bd2c27e
 class ClipScorer:
     "One CLIP metric on one judge"
     def __init__(self,
@@ -102,7 +102,7 @@ def about(self:ClipScorer)->dict:
     judge = dict(name=self.judge.name, fingerprint=self.judge.fingerprint, file_hash=file_hash(self.weights if isinstance(self.weights, (str, Path)) else self.judge.clip))
     return dict(metric=asdict(self.metric), judge=judge|self.judge.about, precision=self.judge.clip.precision)
 
-# %% ../../nbs/metrics/03_clip.ipynb #491811fe
+# %% ../../nbs/metrics/03_clip.ipynb #56f49bc5
 def _check_captions(cands:dict):
     "Refuse what is no text"
     if not cands: raise InputError('There are no captions to score.')
@@ -128,7 +128,7 @@ def _note(self:ClipScorer, texts:list[str], cands:dict, best:Tensor|None):
         (none, f'{none} pictures have no reference and so no Ref{m.label}.'),
         (odd, f'{odd} candidates are opposed to all their references (cosine below 0), where the harmonic mean means nothing.')) if yes]
 
-# %% ../../nbs/metrics/03_clip.ipynb #4877e899
+# %% ../../nbs/metrics/03_clip.ipynb #5f3bd70f
 @patch
 def reference_cosine(self:ClipScorer,
     t:Tensor,   # (b, d) unit features of candidates
@@ -157,16 +157,17 @@ def score(self:ClipScorer,
     out = {m.label:s} if best is None else {m.label:s, f'Ref{m.label}':harmonic(s, weighted(best, m.ref_w, m.ref_clamp))}
     return {k:x.double().numpy() for k,x in out.items()}
 
-# %% ../../nbs/metrics/03_clip.ipynb #ee11cd22
+# %% ../../nbs/metrics/03_clip.ipynb #1e5e9be3
 def measured_where(
-    name:str,
-    values, # (b,) NaN = no value
+    names,  # one column name or m
+    values, # (b,) or (m, b); NaN = no value, and then in all m
 )->Measured:
-    "A metric whose corpus value is the mean over the pictures that have one"
-    values = np.asarray(values, float)
-    there = np.isfinite(values)
-    if not there.any(): raise InputError(f'no picture has a {name}')
-    return Measured([name], values[there].mean(keepdims=True), values[None], np.stack([np.where(there, values, 0), there], 1), lambda sums,n: sums[...,:1]/sums[...,1:])
+    "Metrics whose corpus value is the mean over the pictures that have one"
+    names,values = [names] if isinstance(names, str) else list(names),np.atleast_2d(np.asarray(values, float))
+    there = np.isfinite(values).all(0)
+    if not there.any(): raise InputError(f'no picture has a {names[0]}')
+    return Measured(names, values[:,there].mean(1), values, np.concatenate([np.where(there, values, 0), there[None]]).T,
+                    lambda sums,n: sums[...,:-1]/np.maximum(sums[...,-1:], 1))
 
 @dataclass
 class ClipScores:
@@ -177,7 +178,7 @@ class ClipScores:
     notes:list                               # sentences that a reader should know
     skipped:dict                             # id -> why its picture has no value
 
-# %% ../../nbs/metrics/03_clip.ipynb #cc77d2eb
+# %% ../../nbs/metrics/03_clip.ipynb #cd1bb8c0
 def _columns(metric:ClipMetric, refs)->list[str]: return [metric.label] if refs is None else [metric.label, f'Ref{metric.label}']
 
 def _weights_of(name:str, weights):
@@ -212,7 +213,7 @@ def clip_scores(
         out.skipped |= scorer.skipped
     return out
 
-# %% ../../nbs/metrics/03_clip.ipynb #7ff334a7
+# %% ../../nbs/metrics/03_clip.ipynb #a6727290
 def match_images(
     folder,  # searched with all below
     ids,     # of captions
