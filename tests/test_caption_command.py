@@ -68,7 +68,7 @@ def test_mistakes_get_a_sentence(run, album, tmp_path):
         (['evaluate', whole], 2, 'give the references'),
         (['run', 'nb.ipynb', '--params', album], 1, 'cannot be read'),
         (['sweep', 'nb.ipynb', '--jobs', 'x'], 2, 'whole number'),
-        (['evaluate', tmp_path/'none.json', tmp_path/'none.json'], 1, 'none.json'),
+        (['evaluate', tmp_path/'none.json', tmp_path/'none.json'], 2, 'none.json'),
         (['dance'], 2, 'no command dance')]:
         r = capnb(*words, cwd=tmp_path)
         assert r.returncode==code and said in r.stderr and 'Traceback' not in r.stderr, (words, r)

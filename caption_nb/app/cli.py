@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'WITH_ARGS', 'WITH_WORDS', 'ABOUT', 'CaptionArgs', 'caption', 'train', 'take_option', 'take_params', 'run',
-           'sweep', 'EvaluateArgs', 'evaluate', 'ReportArgs', 'report', 'checks', 'doctor', 'usage', 'main']
+           'sweep', 'ReportArgs', 'report', 'checks', 'doctor', 'usage', 'main']
 
 # %% ../../nbs/app/01_cli.ipynb #2070f277
 import importlib.util, shutil, sys
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 import tyro
-from ..core import InputError, UsageError, from_args, read_json
+from .evaluate import EvaluateArgs, evaluate
+from ..core import InputError, UsageError, from_args
 
 # %% ../../nbs/app/01_cli.ipynb #cf68b097
 @dataclass
@@ -121,30 +122,6 @@ def _notebook(words:list[str], command:str)->tuple[str,bool]:
         raise UsageError(f'capnb {command} wants one notebook and knows --out, --params, -p'+(' and --jobs' if command=='sweep' else ' and --again')+f'; got {" ".join(names) or "nothing"}.')
     return names[0], again
 
-# %% ../../nbs/app/01_cli.ipynb #88c3f2e7
-@dataclass
-class EvaluateArgs:
-    "Score captions against references, in any of the layouts that captioning code writes"
-    candidates: Annotated[str, tyro.conf.Positional]      # file with captions
-    references: Annotated[str, tyro.conf.Positional] = '' # file with references; may be left out if they are in the first
-    metrics: str = 'bleu,rouge,cider'  # comma-separated
-    missing: str = 'error'             # pictures without a caption: error, drop, empty
-    out: str = ''                      # JSON file for all values, per picture too
-
-def _needs_own_references(path:str):
-    "Without a second file the first must hold references too; captions scored against themselves would look perfect"
-    items = read_json(path)
-    both = isinstance(items, list) and items and all(isinstance(i, dict) and 'prediction' in i and 'captions' in i for i in items)
-    if not both: raise UsageError(f'{path} holds captions only; give the references as the second file.')
-
-def evaluate(a:EvaluateArgs):
-    "`capnb evaluate CANDIDATES REFERENCES`"
-    from caption_nb.metrics.scorecard import score
-    if not a.references: _needs_own_references(a.candidates)
-    card = score(a.references or None, a.candidates, a.metrics, a.missing)
-    print(card)
-    if a.out: card.save(a.out, per_image=True)
-
 # %% ../../nbs/app/01_cli.ipynb #54cd4c88
 @dataclass
 class ReportArgs:
@@ -209,22 +186,21 @@ def usage()->str:
     return 'capnb COMMAND ...   (capnb COMMAND --help says more)\n\n'+'\n'.join(f'  {k:<10}{v}' for k,v in ABOUT.items())
 
 def main(argv:list[str]|None=None)->int:
-    "The program: exit status 0 when done, 1 when the input is at fault, 2 when the command is"
+    "The program: exit status 0 when done, 1 when the input is at fault, 2 when the command is; `evaluate` has its own"
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ('-h', '--help'): print(usage()); return 0 if argv else 2
     name,rest = argv[0],argv[1:]
     if name not in ABOUT: print(f'capnb: there is no command {name}.\n{usage()}', file=sys.stderr); return 2
     if name in WITH_WORDS and name!='train' and {'-h', '--help'} & set(rest): print(WITH_WORDS[name].__doc__.strip('`')); return 0
-    try: _dispatch(name, rest)
+    try: return _dispatch(name, rest) or 0
     except UsageError as e: print(f'capnb {name}: {e}', file=sys.stderr); return 2
     except InputError as e: print(f'capnb {name}: {e}', file=sys.stderr); return 1
     except OSError as e: print(f'capnb {name}: {e.filename or "a file"} cannot be read or written: {e.strerror or e}.', file=sys.stderr); return 1
     except KeyboardInterrupt: print(f'capnb {name}: stopped; call again to continue.', file=sys.stderr); return 1
     except SystemExit as e: return e.code if isinstance(e.code, int) else 2
-    return 0
 
-def _dispatch(name:str, rest:list[str]):
-    "Parse the words of a command and do it"
+def _dispatch(name:str, rest:list[str])->int|None:
+    "Parse the words of a command and do it; the exit status if it has one of its own"
     if name in WITH_WORDS: return WITH_WORDS[name](rest)
     Args,do = WITH_ARGS[name]
-    do(from_args(Args, rest, prog=f'capnb {name}'))
+    return do(from_args(Args, rest, prog=f'capnb {name}'))
