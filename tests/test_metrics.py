@@ -2,10 +2,12 @@
 import json, os, subprocess, sys
 import numpy as np
 import pytest
-from caption_nb.core import shared_path
+from caption_nb.core import InputError, repo_path, shared_path
 from caption_nb.metrics.ngram import DocFreq, bleu, cider, doc_freq, rouge_l
 from caption_nb.metrics.ptb import find_java, tokenize
-from caption_nb.metrics.scorecard import score
+from caption_nb.metrics.registry import METRICS, Metric
+from caption_nb.metrics.scorecard import score, score_domains
+from caption_nb.rewards.cider import CiderDReward, advantage, build_cider_df
 
 def data(*parts):
     "A file of the development data; texts of others, so it is read where it is"
@@ -37,15 +39,16 @@ def test_coco120(system):
 def test_reward_of_stored_document_frequencies():
     d = load('golden','metrics','scst60.json')
     def eos(t): return t.strip().removesuffix('.').strip()+' <eos>'
-    df = doc_freq({i['id']:[eos(r) for r in i['refs']] for i in d['images']})
-    first = d['images'][:10]
-    refs = {i['id']:[eos(r) for r in i['refs']] for i in first}
-    def scores(texts): return cider(refs, {i['id']:eos(t) for i,t in zip(first, texts)}, df)[1]
-    greedy = scores([i['greedy'] for i in first])
-    samples = np.stack([scores([i['samples'][k] for i in first]) for k in range(5)], 1)
-    others = (samples.sum(1, keepdims=True)-samples)/4
-    for got,name in [(greedy,'greedy_scores'), (samples,'sample_scores'), (samples-greedy[:,None],'advantage_greedy'), (samples-others,'advantage_sample')]:
-        assert np.abs(got-np.array(d['expected'][name])).max()<1e-10, name
+    refs,first = {i['id']:i['refs'] for i in d['images']},d['images'][:10]
+    df = doc_freq({i:[eos(r) for r in v] for i,v in refs.items()})
+    def by_metric(texts): return cider({i['id']:[eos(r) for r in i['refs']] for i in first}, {i['id']:eos(t) for i,t in zip(first, texts)}, df)[1]
+    reward = CiderDReward(build_cider_df(refs), refs)
+    def by_reward(texts): return reward(texts, [i['id'] for i in first])
+    for scores in (by_metric, by_reward):
+        greedy = scores([i['greedy'] for i in first])
+        samples = np.stack([scores([i['samples'][k] for i in first]) for k in range(5)], 1)
+        for got,name in [(greedy,'greedy_scores'), (samples,'sample_scores'), (advantage(samples, greedy),'advantage_greedy'), (advantage(samples),'advantage_sample')]:
+            assert np.abs(got-np.array(d['expected'][name])).max()<1e-10, name
 
 OUTPUTS = [('coco_karpathy','test_captions.json',n) for n in ('zerocap','magic','clip_retrieval','opg_swinv2_mlp')]
 OUTPUTS += [('flickr30k_text','test_captions.json',n) for n in ('zerocap','magic','clip_retrieval')]
@@ -82,3 +85,182 @@ def test_locale_of_java_does_not_matter(env):
 
 def test_document_frequencies_of_two_pictures():
     assert cider({1:['dog']}, {1:'dog'}, DocFreq(2, {}))[0]==pytest.approx(2.5)
+
+needs_java = pytest.mark.skipif(find_java() is None, reason='needs Java')
+
+@needs_java
+@pytest.mark.parametrize('system', ['opg','zerocap','magic'])
+def test_meteor_of_coco120(system):
+    images,want = load('golden','metrics','coco120.json')['images'],load('golden','metrics','coco120_expected.json')
+    card = score({i['id']:i['refs'] for i in images}, {i['id']:i['cands'][system] for i in images}, ('meteor','bleu','rouge','cider'), n_boot=0)
+    assert abs(card.corpus['METEOR']-want['scores'][system]['corpus']['METEOR'])<1e-12
+    assert np.abs(card.per_image.METEOR.to_numpy()-np.array(want['scores'][system]['per_image']['METEOR'])).max()<1e-12
+    for k in want['scores'][system]['corpus']: assert card.corpus[k]==pytest.approx(want['scores'][system]['corpus'][k], abs=1e-9), k
+
+@needs_java
+@pytest.mark.parametrize('refs,cands', [('sacap_refs','sacap_candidates'), ('coco_gt','coco_results'), (None,'viecap_generated_captions'), ('nocaps_gt','nocaps_results'), (None,'viecap_nocaps_overall')])
+def test_layouts_with_meteor(refs, cands):
+    folder = repo_path('tests','golden','metrics','layouts')
+    want = json.loads((folder/'expected.json').read_text())
+    sides = refs and folder/f'{refs}.json', folder/f'{cands}.json'
+    nocaps = 'nocaps' in cands
+    cards = score_domains(*sides, metrics='bleu,meteor,rouge,cider', n_boot=0) if nocaps else dict(three=score(*sides, 'bleu,meteor,rouge,cider', n_boot=0))
+    for name,card in cards.items():
+        for k,v in (want['nocaps'][name] if nocaps else want['three_images']).items(): assert card.corpus[k]==pytest.approx(v, abs=1e-12), (name, k)
+
+# ---- odd inputs: every case of bad_inputs.json, and the rows that have no case there
+
+CASES = json.loads(repo_path('tests','golden','metrics','bad_inputs.json').read_text(encoding='utf-8'))['cases']
+
+def sides(case):
+    "References and candidates of a case; ids are integers written as text, one case holds an escape as plain text"
+    def ids(d, as_text=False): return {k if as_text else int(k):v for k,v in d.items()}
+    refs,cands = ids(case['refs']),ids(case['cands'], case['name']=='ids as text on one side')
+    if case['name']=='lone surrogate': cands = {k:v.replace('\\ud83d', '\ud83d') for k,v in cands.items()}
+    return refs,cands
+
+@pytest.mark.parametrize('case', [c for c in CASES if c['want']!='error'], ids=lambda c: c['name'])
+@pytest.mark.parametrize('java', ['no', pytest.param('auto', marks=needs_java)])
+def test_odd_input_has_the_reference_scores(case, java):
+    names,want = ('bleu','rouge','cider','meteor') if java=='auto' else ('bleu','rouge','cider'),case.get('expected', case['peer'])
+    card = score(*sides(case), names, java=java, n_boot=0)
+    assert set(card.status.values())=={'ok'}
+    for k,v in want['scores'].items():
+        if k in card.corpus: assert card.corpus[k]==pytest.approx(v, abs=1e-9), k
+    for k,v in want.get('per_image', {}).items():
+        if k in card.per_image: assert card.per_image[k].to_numpy()==pytest.approx(np.array(v), abs=1e-9), k
+
+@pytest.mark.parametrize('case', [c for c in CASES if c['want']=='error'], ids=lambda c: c['name'])
+def test_odd_input_is_an_error_of_ours(case):
+    refs,cands = sides(case)
+    with pytest.raises(InputError) as e: score(refs, cands)
+    if case['name']!='nothing': assert any(str(i) in str(e.value) for i in (1,2,3,4)), e.value
+
+THREE = {1:['A man riding a bike.', 'A man on a bicycle.'], 2:['Two dogs play.', 'Dogs on a lawn.'], 3:['A plate of food.', 'Rice on a plate.']}
+SAID = {1:'a man rides a bike', 2:'two dogs', 3:'a plate of rice'}
+def notes(card): return ' '.join(card.notes)
+
+@pytest.mark.parametrize('empty', ['', '.', '   ', ' . '])
+@pytest.mark.parametrize('at', [1,2,3])
+def test_empty_candidates_are_counted(empty, at):
+    card = score(THREE, SAID|{at:empty}, n_boot=0)
+    assert card.counts['n_empty_candidates']==1 and '1 of 3 candidates are empty' in notes(card) and card.per_image.CIDEr[at]==0
+
+def test_all_candidates_empty_is_said():
+    card = score(THREE, dict.fromkeys(THREE, '.'), n_boot=0)
+    assert 'All candidates are empty' in notes(card) and not any(card.corpus.values())
+
+def test_empty_references_are_counted():
+    card = score(THREE|{2:['Two dogs play.', '']}, SAID, n_boot=0)
+    assert card.counts['n_empty_references']==1 and '1 references are empty' in notes(card)
+    card = score(THREE|{2:['', ' . ']}, SAID|{2:''}, n_boot=0)
+    assert card.per_image.ROUGE_L[2]==1 and card.counts['n_all_empty']==1 and 'ROUGE-L counts them as 1' in notes(card)
+
+@pytest.mark.parametrize('sign', ['\r', '\n', '\r\n', '\v', '\f', '\x85', '\u2028', '\u2029', '\t', '\xa0', '\x1c', '\x1d', '\x1e'])
+@pytest.mark.parametrize('java', ['no', pytest.param('auto', marks=needs_java)])
+def test_no_sign_moves_captions_to_other_pictures(sign, java):
+    odd = {k:v.replace(' ', sign, 1) for k,v in SAID.items()}
+    refs = {k:[r.replace(' ', sign, 1)+" isn't" for r in v] for k,v in THREE.items()} # the contraction sends the line to Java
+    plain = score({k:[r+" isn't" for r in v] for k,v in THREE.items()}, SAID, java=java, n_boot=0)
+    assert score(refs, odd, java=java, n_boot=0).corpus==pytest.approx(plain.corpus, abs=1e-12)
+
+def test_what_is_no_text_is_refused_or_repaired():
+    for bad,cured in [('a \ud83d dog', 'a \ufffd dog'), (None, ''), (5, ''), (float('nan'), '')]:
+        with pytest.raises(InputError, match='no proper text: 2'): score(THREE, SAID|{2:bad})
+        card = score(THREE, SAID|{2:bad}, lenient=True, n_boot=0)
+        assert card.counts['n_repaired']==1 and card.corpus==score(THREE, SAID|{2:cured}, n_boot=0).corpus
+
+def test_missing_and_surplus_candidates():
+    with pytest.raises(InputError, match='1 of 3 pictures have no candidate: 2'): score(THREE, {1:'a', 3:'b'})
+    with pytest.raises(InputError, match='1 of 4 candidates have no references: 9'): score(THREE, SAID|{9:'a'})
+    assert score(THREE, {1:'a', 3:'b'}, missing='drop', n_boot=0).counts['n_dropped']==1
+    assert score(THREE, {1:'a', 3:'b'}, missing='empty', n_boot=0).counts['n_filled']==1
+    with pytest.raises(InputError, match='missing must be one of'): score(THREE, SAID, missing='ignore')
+
+def test_two_captions_for_a_picture():
+    rows = [dict(image_id=k, caption=v) for k,v in SAID.items()]
+    card = score(THREE, rows+rows[:1], n_boot=0)
+    assert card.counts['n_merged']==1 and 'merged' in notes(card)
+    with pytest.raises(InputError, match='several different captions: 1'): score(THREE, rows+[dict(image_id=1, caption='other')])
+
+def test_twice_in_one_json_dictionary(tmp_path):
+    (tmp_path/'c.json').write_text('{"1": "a man", "2": "two dogs", "3": "x", "1": "other"}')
+    with pytest.raises(InputError, match="several different captions: '1'"): score(THREE, tmp_path/'c.json')
+
+def test_no_references_or_nothing_at_all():
+    with pytest.raises(InputError, match='1 pictures have no reference: 2'): score(THREE|{2:[]}, SAID)
+    for refs,cands in [({}, {}), (THREE, {}), (THREE, [])]:
+        with pytest.raises(InputError): score(refs, cands)
+
+def test_few_pictures_get_a_warning():
+    one = score({1:THREE[1]}, {1:SAID[1]}, n_boot=0)
+    assert one.corpus['CIDEr']==0 and 'single picture is 0 whatever the caption' in notes(one)
+    assert 'fewer than 50' in notes(score(THREE, SAID, n_boot=0))
+    same = {i:['a dog runs', 'the dog'] for i in range(60)}
+    card = score(same, dict.fromkeys(same, 'a dog runs'), n_boot=0)
+    assert card.corpus['CIDEr']==0 and 'their references are (nearly) the same' in notes(card)
+    assert 'fewer than' not in notes(score(THREE, SAID, df=DocFreq(100, {}), n_boot=0))
+
+def test_long_captions_and_words():
+    for text in ('dog', 'dog '*30, 'dog cat '*900, 'x'*100_000, 'word '*10_000):
+        for java in ['no']+['auto']*(find_java() is not None): assert set(score(THREE, SAID|{2:text}, java=java, n_boot=0).status.values())=={'ok'}
+
+def test_order_of_ids_does_not_matter():
+    rng = np.random.default_rng(0)
+    refs = {f'{k:03}':[' '.join(rng.choice(list('abcdefgh'), 7)) for _ in range(3)] for k in range(80)}
+    cands = {k:' '.join(rng.choice(list('abcdefgh'), 6)) for k in refs}
+    a = score(refs, cands)
+    mixed = {k:cands[k] for k in rng.permutation(list(cands))}
+    b = score({k:refs[k] for k in rng.permutation(list(refs))}, mixed)
+    assert a.corpus==pytest.approx(b.corpus, abs=1e-12) and all(a.intervals[k]==pytest.approx(b.intervals[k], abs=1e-12) for k in a.corpus)
+    assert np.abs(a.per_image-b.per_image.loc[a.per_image.index]).to_numpy().max()<1e-12
+
+def test_coco_files_that_lack_things(tmp_path):
+    gt = dict(annotations=[dict(image_id=k, caption=r) for k,v in THREE.items() for r in v]) # no info, licenses, type, images, annotation ids
+    rows = [dict(image_id=k, caption=v) for k,v in SAID.items()]
+    want = score(THREE, SAID, n_boot=0).corpus
+    assert score(gt, rows, n_boot=0).corpus==want
+    assert score(gt, [r|dict(image_id=f'COCO_val2014_{r["image_id"]:012}.jpg') for r in rows], n_boot=0).corpus==want
+    with pytest.raises(InputError, match="1 of 3 candidates have no references: 77"): score(gt, rows[:2]+[dict(image_id=77, caption='a')])
+    (tmp_path/'res.json').write_text(json.dumps([dict(image_id=1, text='a dog')]))
+    with pytest.raises(InputError, match=r"res.json: item 0 has no 'caption' \(it has \['image_id', 'text'\]\)"): score(gt, tmp_path/'res.json')
+
+@pytest.mark.parametrize('text,want', [('[{"image_id": 1', 'is not valid JSON'), ('', 'is not valid JSON'), ('"words"', 'this is str'), ('\ufeff{"1": "a man", "2": "x", "3": "y"}', None)])
+def test_broken_files(tmp_path, text, want):
+    (tmp_path/'c.json').write_text(text, encoding='utf-8')
+    if want is None: assert score(THREE, tmp_path/'c.json', n_boot=0).counts['n_images']==3
+    else:
+        with pytest.raises(InputError, match=want): score(THREE, tmp_path/'c.json')
+
+# ---- one metric in trouble
+
+def test_a_metric_that_fails_stops_no_other(monkeypatch):
+    def explode(t): raise RecursionError('deep\nand deeper')
+    monkeypatch.setitem(METRICS, 'bang', Metric(('Bang',), explode))
+    card = score(REFS, CANDS, ('bang','bleu','rouge','cider','clip_s','toy','retrieval'), n_boot=10)
+    assert card.status['Bang']=='failed: RecursionError: deep and deeper' and card.corpus['Bang'] is None and card.intervals['Bang'] is None
+    assert {k:v for k,v in card.corpus.items() if k in ('Bleu_4','ROUGE_L','CIDEr')}=={k:v for k,v in score(REFS, CANDS, n_boot=0).corpus.items() if k in ('Bleu_4','ROUGE_L','CIDEr')}
+    assert all('\n' not in s and len(s)<500 for s in card.status.values()) and json.loads(card.to_json())['corpus']['Bang'] is None
+    assert '–' in repr(card) and 'Bang: failed' in repr(card)
+
+def test_no_java_leaves_gaps_not_holes(tmp_path, monkeypatch):
+    monkeypatch.setenv('PATH', str(tmp_path)); monkeypatch.setenv('JAVA_HOME', ''); monkeypatch.delenv('CAPTION_NB_JAVA', raising=False)
+    card = score(REFS, CANDS, 'bleu,meteor,rouge,cider,spice', n_boot=0)
+    assert {k for k,v in card.corpus.items() if v is None}=={'METEOR','SPICE'}
+    assert all(card.status[k].startswith('skipped: no java found') for k in ('METEOR','SPICE')), card.status
+
+def test_reward_does_not_grow():
+    import tracemalloc
+    rng = np.random.default_rng(0)
+    def caption(): return ' '.join(f'w{x}' for x in rng.integers(0, 300, 10))
+    refs = {i:[caption() for _ in range(5)] for i in range(100)}
+    reward = CiderDReward(build_cider_df(refs), refs)
+    def batch(): return reward([caption()+f' new{rng.integers(1<<40)}' for _ in range(60)], [int(i) for i in rng.integers(0, 100, 60)])
+    for _ in range(20): batch()
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for _ in range(1000): batch()
+    grown = tracemalloc.get_traced_memory()[0]-before
+    tracemalloc.stop()
+    assert grown<100_000, grown
+

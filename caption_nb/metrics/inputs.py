@@ -78,7 +78,7 @@ def read_candidates(
     pairs = _candidate_pairs(data, name)
     if isinstance(data, dict): pairs = [(as_id(k, name), v) for k,v in _all_pairs(source, data)]
     for key,value in pairs: texts[key] += value if isinstance(value, list) else [value]
-    twice = [k for k,v in texts.items() if any(t!=v[0] for t in v)]
+    twice = [k for k,v in texts.items() if any(t!=v[0] for t in v[1:])]
     if twice: raise InputError(f'{name}: {len(twice)} pictures have several different captions: {few(twice)}. Keep one for each.')
     none = [k for k,v in texts.items() if not v]
     if none: raise InputError(f'{name}: {len(none)} pictures have an empty list instead of a caption: {few(none)}')
@@ -122,7 +122,7 @@ def read_references(
     if not refs: raise InputError(f'{name} holds no references; {REFS}')
     return dict(refs)
 
-# %% ../../nbs/metrics/05b_inputs.ipynb #c67d7817
+# %% ../../nbs/metrics/05b_inputs.ipynb #3746f326
 LAYOUTS = dict(sacap='SaCap (name: caption)', coco='COCO', viecap='ViECap (captions and prediction in one list)', karpathy='Karpathy', nocaps='nocaps')
 
 def layout_of(
