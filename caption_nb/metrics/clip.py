@@ -6,7 +6,7 @@
 __all__ = ['CLIP_B32', 'PAC_B32', 'ALIASES', 'PRESETS', 'ClipMetric', 'clip_metric', 'weighted', 'harmonic', 'best_reference',
            'ClipScorer', 'measured_where', 'ClipScores', 'clip_scores', 'match_images']
 
-# %% ../../nbs/metrics/03_clip.ipynb #2e04eb22
+# %% ../../nbs/metrics/03_clip.ipynb #359e1488
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 import numpy as np
@@ -19,7 +19,7 @@ from .clipfeatures import FeatureBank, load_judge
 from .clipweights import PUBLISHED, file_hash
 from .inputs import READINGS, few
 
-# %% ../../nbs/metrics/03_clip.ipynb #0e787502
+# %% ../../nbs/metrics/03_clip.ipynb #1c6cf0bc
 @dataclass(frozen=True)
 class ClipMetric:
     "How the cosines of one metric become scores"
@@ -55,7 +55,7 @@ def clip_metric(
     if new and not {'label', 'weights'}&new.keys(): new['label'] = f'{m.label} ({", ".join(f"{k}={v!r}" for k,v in new.items())})'
     return replace(m, **new)
 
-# %% ../../nbs/metrics/03_clip.ipynb #e4285f17
+# %% ../../nbs/metrics/03_clip.ipynb #687dd921
 def weighted(cos:Tensor, w:float, clamp:bool)->Tensor:
     "Cosines as scores"
     return w*(cos.clamp(min=0) if clamp else cos)
@@ -75,7 +75,7 @@ def best_reference(
     best = torch.full((len(t),), -torch.inf, dtype=cos.dtype, device=t.device).scatter_reduce(0, owner, cos, 'amax')
     return torch.where(best==-torch.inf, torch.nan, best)
 
-# %% ../../nbs/metrics/03_clip.ipynb #97aec3d6
+# %% ../../nbs/metrics/03_clip.ipynb #6f10f88a
 class ClipScorer:
     "One CLIP metric on one judge"
     def __init__(self,
@@ -103,7 +103,7 @@ def about(self:ClipScorer)->dict:
     judge = dict(name=self.judge.name, fingerprint=self.judge.fingerprint, file_hash=file_hash(self.weights if isinstance(self.weights, (str, Path)) else self.judge.clip))
     return dict(metric=asdict(self.metric), judge=judge|self.judge.about, precision=self.judge.clip.precision)
 
-# %% ../../nbs/metrics/03_clip.ipynb #63f9d36b
+# %% ../../nbs/metrics/03_clip.ipynb #f24b753a
 def _check_captions(cands:dict):
     "Refuse what is no text"
     if not cands: raise InputError('There are no captions to score.')
@@ -114,7 +114,7 @@ def _named(x)->dict:
     "A list as a dictionary by position"
     return x if isinstance(x, dict) else dict(enumerate(x))
 
-# %% ../../nbs/metrics/03_clip.ipynb #85c81759
+# %% ../../nbs/metrics/03_clip.ipynb #d4c88f8d
 @patch
 def _whose(self:ClipScorer)->str:
     "A sentence about the judge where it is not the one of published values"
@@ -137,7 +137,7 @@ def _note(self:ClipScorer, texts:list[str], cands:dict, best:Tensor|None):
         (none, f'{none} pictures have no reference and so no Ref{m.label}.'),
         (odd, f'{odd} candidates are opposed to all their references (cosine below 0), where the harmonic mean means nothing.')) if yes]
 
-# %% ../../nbs/metrics/03_clip.ipynb #4e796ecb
+# %% ../../nbs/metrics/03_clip.ipynb #7c41d7c3
 @patch
 def reference_cosine(self:ClipScorer,
     t:Tensor,   # (b, d) unit features of candidates
@@ -166,7 +166,7 @@ def score(self:ClipScorer,
     out = {m.label:s} if best is None else {m.label:s, f'Ref{m.label}':harmonic(s, weighted(best, m.ref_w, m.ref_clamp))}
     return {k:x.double().numpy() for k,x in out.items()}
 
-# %% ../../nbs/metrics/03_clip.ipynb #cc293ee3
+# %% ../../nbs/metrics/03_clip.ipynb #67d22571
 def measured_where(
     names,  # one column name or m
     values, # (b,) or (m, b); NaN = no value, and then in all m
@@ -187,7 +187,7 @@ class ClipScores:
     notes:list                               # sentences that a reader should know
     skipped:dict                             # id -> why its picture has no value
 
-# %% ../../nbs/metrics/03_clip.ipynb #57d5c1ed
+# %% ../../nbs/metrics/03_clip.ipynb #8a1d743c
 def _columns(metric:ClipMetric, refs)->list[str]: return [metric.label] if refs is None else [metric.label, f'Ref{metric.label}']
 
 def _weights_of(name:str, weights):
@@ -222,7 +222,7 @@ def clip_scores(
         out.skipped |= scorer.skipped
     return out
 
-# %% ../../nbs/metrics/03_clip.ipynb #68e46e79
+# %% ../../nbs/metrics/03_clip.ipynb #b4d5f9f8
 def match_images(
     folder,  # searched with all below
     ids,     # of captions

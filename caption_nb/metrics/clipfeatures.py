@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['cut', 'Judge', 'load_judge', 'sorted_batches', 'too_long', 'trunk_texts', 'FeatureBank']
 
-# %% ../../nbs/metrics/03b_clipfeatures.ipynb #ef4f5de8
+# %% ../../nbs/metrics/03b_clipfeatures.ipynb #d71d9e09
 import copy, hashlib, json, os, tempfile
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,7 @@ from ..models.clip import PROBE_TEXTS, Clip, ClipEncoder
 from ..models.clipfiles import activation_of
 from ..models.weights import hash_state
 
-# %% ../../nbs/metrics/03b_clipfeatures.ipynb #5e102ca1
+# %% ../../nbs/metrics/03b_clipfeatures.ipynb #0138888b
 def _without(module:nn.Module, name:str)->nn.Module:
     "A view of a module in which one parameter is None; everything else is shared"
     view = copy.copy(module)
@@ -45,7 +45,7 @@ def cut(
     trunk = Clip(model, clip.tokenizer, clip.transform, clip.config, 'trunk').to(clip.device, clip.precision)
     return trunk, heads
 
-# %% ../../nbs/metrics/03b_clipfeatures.ipynb #4ac2d5d8
+# %% ../../nbs/metrics/03b_clipfeatures.ipynb #57853efa
 def _structure(model:nn.Module)->list:
     "What weights do not tell of a module: kinds of layers, heads, pooling"
     kinds = [type(m).__name__ for m in model.modules()]
@@ -79,7 +79,7 @@ class Judge:
         "Changes with everything that changes a score"
         return _digest(self.image_key, self.text_key, hash_state({k:v for k,v in self.heads.items() if v is not None}))
 
-# %% ../../nbs/metrics/03b_clipfeatures.ipynb #211c1e45
+# %% ../../nbs/metrics/03b_clipfeatures.ipynb #d6762514
 def _find_base(base, about:dict, clip:Clip)->Clip|None:
     "The model that weights were tuned from, if it is here"
     if base is None and not about.get('base'): return None
@@ -102,7 +102,7 @@ def load_judge(
     other = _find_base(base, about, clip)
     return Judge(clip, about|dict(tuned=how_tuned(clip, other)))
 
-# %% ../../nbs/metrics/03b_clipfeatures.ipynb #7766bddd
+# %% ../../nbs/metrics/03b_clipfeatures.ipynb #1099d74c
 @patch
 def project(self:Judge,
     trunk:Tensor, # (n, dv) features of the trunk
@@ -113,7 +113,7 @@ def project(self:Judge,
     f = trunk.float() if head is None else trunk.float()@head.detach().float().to(trunk.device)
     return F.normalize(f, dim=-1).cpu()
 
-# %% ../../nbs/metrics/03b_clipfeatures.ipynb #dd6e5449
+# %% ../../nbs/metrics/03b_clipfeatures.ipynb #53201ead
 def sorted_batches(
     ids:Tensor,      # (n, t) token ids
     size:int=256,    # rows per batch
@@ -143,7 +143,7 @@ def trunk_texts(
     f = [judge.trunk.text_features(ids[rows]).cpu() for rows in batches]
     return torch.cat(f)[torch.cat(batches).argsort()] if f else torch.zeros(0, 1), too_long(judge.clip, texts, ids)
 
-# %% ../../nbs/metrics/03b_clipfeatures.ipynb #7885aa18
+# %% ../../nbs/metrics/03b_clipfeatures.ipynb #fee4eb49
 def _can_write()->bool:
     "Whether the user's cache takes files"
     try: return os.access(cache_dir('features'), os.W_OK)
@@ -165,7 +165,7 @@ class FeatureBank:
         "Where features of that key are kept"
         return (self.folder or cache_dir('features'))/f'{kind}-{_digest(*parts)[:16]}'
 
-# %% ../../nbs/metrics/03b_clipfeatures.ipynb #0cf8b23d
+# %% ../../nbs/metrics/03b_clipfeatures.ipynb #40de2e4a
 @patch
 def images(self:FeatureBank,
     judge:Judge,
@@ -179,7 +179,7 @@ def images(self:FeatureBank,
     f = torch.from_numpy(store[:][:,0])
     return judge.project(f, 'image'), {i:store.missing[s] for i,s in zip(pictures, ids) if s in store.missing}
 
-# %% ../../nbs/metrics/03b_clipfeatures.ipynb #621f624e
+# %% ../../nbs/metrics/03b_clipfeatures.ipynb #42652b6b
 def _read_kept(path:Path, key:str, n:int)->tuple[Tensor, Tensor]:
     "Features of n texts and which were cut, from a file, checked"
     try:
@@ -200,7 +200,7 @@ def _kept(self:FeatureBank, judge:Judge, texts:list[str])->tuple[Tensor, Tensor]
     except OSError: pass # a cache that cannot be written costs time, nothing else
     return f, cut
 
-# %% ../../nbs/metrics/03b_clipfeatures.ipynb #74c088df
+# %% ../../nbs/metrics/03b_clipfeatures.ipynb #872f3497
 @patch
 def texts(self:FeatureBank,
     judge:Judge,

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED', 'MARK', 'TOWERS', 'NAMES', 'TURNED', 'HF_CLIP', 'HEADS', 'BESIDE', 'Published', 'merge_adapters',
-           'is_transformers', 'from_transformers', 'read_clip_file', 'load_metric_clip', 'differing', 'how_tuned',
-           'file_hash']
+           'is_transformers', 'from_transformers', 'read_clip_file', 'no_downloads', 'load_metric_clip', 'differing',
+           'how_tuned', 'file_hash']
 
-# %% ../../nbs/metrics/03a_clipweights.ipynb #974afcdd
-import re
+# %% ../../nbs/metrics/03a_clipweights.ipynb #da0ac3b8
+import os, re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 import open_clip
@@ -20,7 +21,7 @@ from ..models.clipfiles import build_clip, fill_clip, infer_config, load_clip_to
 from ..models.pixels import PictureTransform
 from ..models.weights import KINDS, Kind, find_local, hash_file, in_hub_cache, is_hub_name, load_state, weight_roots
 
-# %% ../../nbs/metrics/03a_clipweights.ipynb #f98cb45c
+# %% ../../nbs/metrics/03a_clipweights.ipynb #d2ca45b9
 @dataclass(frozen=True)
 class Published:
     "What belongs to a published file of metric weights"
@@ -37,7 +38,7 @@ PUBLISHED = {
     'PAC++_clip_ViT-L-14.pth': Published('PAC-S++, ViT-L/14', 'ViT-L-14/openai', True),
 }
 
-# %% ../../nbs/metrics/03a_clipweights.ipynb #3c859998
+# %% ../../nbs/metrics/03a_clipweights.ipynb #c703ffb4
 MARK = re.compile(r'[._]lora_([AB])$')
 
 def _adapted(name:str)->str:
@@ -52,7 +53,7 @@ def _change(weight:Tensor, a:Tensor, b:Tensor, alpha:float, name:str)->Tensor:
         raise InputError(f'The adapter of {name} does not fit: A is {tuple(a.shape)}, B is {tuple(b.shape)}, the weight {tuple(weight.shape)}.')
     return (alpha*patch/a.shape[0]*(b.float()@a.float())).reshape(weight.shape)
 
-# %% ../../nbs/metrics/03a_clipweights.ipynb #0cf056eb
+# %% ../../nbs/metrics/03a_clipweights.ipynb #dacb46a9
 def merge_adapters(
     state:dict,           # tensors by name, adapters among them
     merge_mlp:bool=False, # those of the MLP layers too; the public code leaves them out
@@ -71,7 +72,7 @@ def merge_adapters(
         if not skip: out[k] = out[k].float()+_change(out[k], p['A'], p['B'], alpha, k)
     return out, done
 
-# %% ../../nbs/metrics/03a_clipweights.ipynb #05401e27
+# %% ../../nbs/metrics/03a_clipweights.ipynb #63cb7c7c
 TOWERS = {'vision_model.':'visual.', 'text_model.':''} # transformers -> OpenAI
 NAMES = {'embeddings.patch_embedding.weight':'conv1.weight', 'embeddings.class_embedding':'class_embedding', 'embeddings.position_embedding.weight':'positional_embedding',
          'embeddings.token_embedding.weight':'token_embedding.weight', 'pre_layrnorm':'ln_pre', 'post_layernorm':'ln_post', 'final_layer_norm':'ln_final',
@@ -89,7 +90,7 @@ def _openai_name(name:str)->str:
     for a,b in NAMES.items(): name = re.sub(rf'(^|\.){re.escape(a)}(?=\.|$)', rf'\g<1>{b}', name)
     return name
 
-# %% ../../nbs/metrics/03a_clipweights.ipynb #4e0e8d0d
+# %% ../../nbs/metrics/03a_clipweights.ipynb #d1c50401
 def from_transformers(
     state:dict, # names of CLIPModel
 )->dict:        # names of OpenAI and open_clip
@@ -104,7 +105,7 @@ def from_transformers(
     if gone: raise InputError(f'{len(gone)} attention layers lack a part of q, k and v: {", ".join(gone[:4])}.')
     return out|{k:torch.cat([p['q'], p['k'], p['v']]) for k,p in split.items()}
 
-# %% ../../nbs/metrics/03a_clipweights.ipynb #34f5e3e0
+# %% ../../nbs/metrics/03a_clipweights.ipynb #6179243d
 def _need_activation(path:Path, quick_gelu:bool|None)->bool:
     "The activation of a bare file: said by its table entry or by the caller, or refused"
     if quick_gelu is not None: return quick_gelu
@@ -122,7 +123,7 @@ def _check_depth(config:dict, path:Path):
         n,(v,t) = min(named.items(), key=lambda x: len(x[0]))
         raise InputError(f'{path} is incomplete: it has the shapes of {n}, but {depth(config)[0]} of {v} image layers and {depth(config)[1]} of {t} text layers.')
 
-# %% ../../nbs/metrics/03a_clipweights.ipynb #2464c83d
+# %% ../../nbs/metrics/03a_clipweights.ipynb #d025de19
 def read_clip_file(
     path,                      # of tensors
     quick_gelu:bool|None=None, # activation; None = as the table says
@@ -143,7 +144,7 @@ def read_clip_file(
     t = PictureTransform(**(dict(size=model.visual.image_size)|colour|transform))
     return Clip(model, load_clip_tokenizer(config), t, config, known.about if known else path.name), about
 
-# %% ../../nbs/metrics/03a_clipweights.ipynb #efc27e1d
+# %% ../../nbs/metrics/03a_clipweights.ipynb #dcdf5456
 HF_CLIP = Kind("a CLIP in transformers' layout", ('config.json', 'model.safetensors|pytorch_model.bin'))
 
 def _hf_folder(name)->Path|None:
@@ -163,13 +164,23 @@ def _from_hf(folder:Path, **options)->tuple[Clip, dict]:
     clip.name = folder.name
     return clip, about|dict(file=f'{folder.name}/{weights.name}')
 
-# %% ../../nbs/metrics/03a_clipweights.ipynb #1df99413
+# %% ../../nbs/metrics/03a_clipweights.ipynb #f65106fb
 def _no_metric_weights(name, e:InputError)->InputError:
     "The reason why weights are not there, its first line complete in itself"
     known = PUBLISHED.get(Path(str(name)).name)
     first = f'The weights {str(name)!r}' + (f' ({known.about})' if known else '') + ' are not here' # one line for a table; the rest for who reads on
-    return InputError(f'{first}: put the file below a folder that CAPTION_NB_WEIGHTS names, or give its path. Nothing is downloaded for a metric.\n{e}')
+    rest = re.sub(r',?\s*or set CAPTION_NB_ALLOW_DOWNLOAD=1( to let it be fetched)?', '', str(e))
+    return InputError(f'{first}: put the file below a folder that CAPTION_NB_WEIGHTS names, or give its path. Nothing is downloaded for a metric.\n{rest}')
 
+@contextmanager
+def no_downloads():
+    "Within, weights are only looked for on this machine, whatever the environment allows"
+    was = os.environ.pop('CAPTION_NB_ALLOW_DOWNLOAD', None)
+    try: yield
+    finally:
+        if was is not None: os.environ['CAPTION_NB_ALLOW_DOWNLOAD'] = was
+
+# %% ../../nbs/metrics/03a_clipweights.ipynb #9f3db9d0
 def load_metric_clip(
     weights,                   # path of a file or folder, name, or a `Clip`
     quick_gelu:bool|None=None, # activation, where nothing else says it
@@ -184,13 +195,15 @@ def load_metric_clip(
     if folder: clip,about = _from_hf(folder, merge_mlp=merge_mlp)
     elif file is not None and file.is_file(): clip,about = read_clip_file(file, quick_gelu, merge_mlp)
     else:
-        try: clip,about = load_clip(weights, quick_gelu=quick_gelu),dict(file=str(weights), base=None, adapters=None)
+        try:
+            with no_downloads(): clip = load_clip(weights, quick_gelu=quick_gelu)
+            about = dict(file=str(weights), base=None, adapters=None)
         except InputError as e:
             if (file or Path(str(weights)).expanduser()).exists(): raise
             raise _no_metric_weights(weights, e) from e
     return clip.to(device, precision), about
 
-# %% ../../nbs/metrics/03a_clipweights.ipynb #7c64a5db
+# %% ../../nbs/metrics/03a_clipweights.ipynb #bfbcf029
 HEADS = ('visual.proj', 'text_projection')                 # what PAC-S trains
 BESIDE = ('logit_scale', 'logit_bias')                     # no feature depends on them
 
@@ -213,7 +226,7 @@ def how_tuned(
     if names is None: return 'another architecture'
     return 'unchanged' if not names else 'projections only' if set(names)<=set(HEADS) else f'{len(names)} of {len(clip.model.state_dict())} weights'
 
-# %% ../../nbs/metrics/03a_clipweights.ipynb #5277ce31
+# %% ../../nbs/metrics/03a_clipweights.ipynb #3d8715cd
 def file_hash(
     weights, # as given to `load_metric_clip`
 )->str|None: # 32 hexadecimal digits; None if it is no single file
