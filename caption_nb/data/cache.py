@@ -36,15 +36,17 @@ def _stamp(path)->list|None:
 # %% ../../nbs/data/04_cache.ipynb #4fe7121e
 def _folder_hashes(folder:str, names:list)->dict:
     "SHA-1 of files in one folder by name, remembered between calls"
-    note = cache_dir('hashes')/f'{hashlib.sha1(os.fsencode(folder)).hexdigest()[:16]}.json'
-    try: known = read_json(note)
+    try:
+        note = cache_dir('hashes')/f'{hashlib.sha1(os.fsencode(folder)).hexdigest()[:16]}.json'
+        known = read_json(note)
+    except OSError: note,known = None,{} # no cache folder can be made: every file is read again
     except InputError: known = {}
     stamps = {n:_stamp(os.path.join(folder, n)) for n in names}
     todo = [n for n in stamps if known.get(n, [])[:2]!=stamps[n]]
     with ThreadPoolExecutor() as pool:
         new = dict(zip(todo, progress(pool.map(lambda n: _hash_file(os.path.join(folder, n)), todo), 'hashes', len(todo), quiet=len(todo)<1000)))
     settled = {n:[*stamps[n], h] for n,h in new.items() if h and stamps[n] and stamps[n][1]<time.time_ns()-2e9}
-    try: settled and write_json(note, known|settled, indent=None)
+    try: settled and note and write_json(note, known|settled, indent=None)
     except (OSError, ValueError): pass # a memory that cannot be written only costs time
     return {n:new[n] if n in new else known[n][2] for n in names}
 
