@@ -6,9 +6,9 @@
 __all__ = ['END', 'NORMALISERS', 'PACKED', 'SPREAD', 'ODD', 'ROWS', 'self_critical', 'ptb', 'plain', 'normaliser', 'CiderDF',
            'small_ints', 'build_cider_df', 'read_table', 'from_counts', 'gram_keys', 'codes', 'Entries',
            'count_entries', 'Places', 'Weights', 'ranges', 'offsets', 'Prepared', 'prepare', 'blocks', 'prepare_all',
-           'encode', 'as_words', 'CiderDReward', 'advantage']
+           'encode', 'as_words', 'CiderDReward', 'dots', 'advantage']
 
-# %% ../../nbs/rewards/00_cider.ipynb #5f6e2101
+# %% ../../nbs/rewards/00_cider.ipynb #f59b1db8
 import math, pickle, warnings, zipfile
 from collections import defaultdict
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from ..metrics.inputs import few
 from ..metrics.ngram import DocFreq, number_ngrams, number_words
 from ..metrics.ptb import tokenize
 
-# %% ../../nbs/rewards/00_cider.ipynb #26f8f411
+# %% ../../nbs/rewards/00_cider.ipynb #1ff1b10e
 END = '<eos>'
 
 def self_critical(texts)->list:
@@ -47,7 +47,7 @@ def normaliser(
     if how not in NORMALISERS: raise InputError(f'Unknown normaliser {how!r}; known are {", ".join(NORMALISERS)}, or give a function from texts to texts.')
     return NORMALISERS[how], how
 
-# %% ../../nbs/rewards/00_cider.ipynb #d852ece1
+# %% ../../nbs/rewards/00_cider.ipynb #fef88807
 @dataclass
 class CiderDF:
     "Document frequencies of n-grams that occur in at least two pictures"
@@ -72,7 +72,7 @@ def small_ints(x)->np.ndarray:
     x = np.asarray(x)
     return x.astype(np.min_scalar_type(int(x.max(initial=0))))
 
-# %% ../../nbs/rewards/00_cider.ipynb #34fd0c07
+# %% ../../nbs/rewards/00_cider.ipynb #173dea2c
 def _frequent(words, lengths, image): # per order: where an n-gram of two pictures or more first occurs, in how many pictures
     for row,gram,size,at in number_ngrams(words, lengths):
         key = np.sort(image[row]*size+gram)
@@ -104,7 +104,7 @@ def _compact(n_images, words, grams, df, name)->CiderDF:
     number[used+1] = np.arange(len(used))+1
     return CiderDF(int(n_images), [words[i] for i in used], small_ints(number[grams]), small_ints(df), name)
 
-# %% ../../nbs/rewards/00_cider.ipynb #10683ad9
+# %% ../../nbs/rewards/00_cider.ipynb #b030aacf
 @patch
 def save(
     self:CiderDF,
@@ -128,7 +128,7 @@ def load(cls:CiderDF, path)->CiderDF:
     except FileNotFoundError: raise InputError(f'{path}: no such file; `build_cider_df` makes one from training captions.') from None
     except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as e: raise InputError(f'{path} is no table of document frequencies: {e}') from None
 
-# %% ../../nbs/rewards/00_cider.ipynb #33e723b4
+# %% ../../nbs/rewards/00_cider.ipynb #d098edbe
 class _TableReader(pickle.Unpickler):
     "Reads dictionaries, texts and numbers, nothing else"
     ALLOWED = {(m, n):v for m in ('builtins', '__builtin__') for n,v in dict(float=float, int=int, long=int, dict=dict, tuple=tuple).items()}
@@ -162,7 +162,7 @@ def from_counts(
     grams = np.array([[vocab[w] for w in g]+[0]*(4-len(g)) for g in many], np.int64).reshape(-1, 4)
     return CiderDF(round(float(n_images)), list(vocab), small_ints(grams), small_ints(np.array(list(many.values()), np.int64)), normaliser(how)[1])
 
-# %% ../../nbs/rewards/00_cider.ipynb #6e3cca23
+# %% ../../nbs/rewards/00_cider.ipynb #09a8bb66
 PACKED = np.array([1, 1<<16, 1<<32, 1<<48], np.uint64)
 SPREAD = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0xD6E8FEB86659FD93, 0xA0761D6478BD642F], np.uint64)
 
@@ -184,7 +184,7 @@ def gram_keys(
         orders.append(np.full(len(whole), n))
     return np.concatenate(keys), np.concatenate(rows), np.concatenate(orders)
 
-# %% ../../nbs/rewards/00_cider.ipynb #6b6f5715
+# %% ../../nbs/rewards/00_cider.ipynb #9529944a
 ODD = 0x9E3779B97F4A7C15 # multiplying by an odd number loses nothing and spreads neighbours
 ROWS = 1<<16             # captions that one code can tell apart
 
@@ -217,7 +217,7 @@ def count_entries(ids, lengths, multipliers=PACKED, odd:int=ODD)->Entries:
     start = np.flatnonzero(np.concatenate([[True], ~same])[:len(key)])
     return Entries(key[start], row[start], order[by][start] if len(start) else order, np.diff(start, append=len(key)))
 
-# %% ../../nbs/rewards/00_cider.ipynb #0c35894d
+# %% ../../nbs/rewards/00_cider.ipynb #d84c73db
 class Places:
     "Where codes stand in a sorted array of distinct codes"
     def __init__(self,
@@ -243,7 +243,7 @@ class Places:
             todo,at,end,wanted = todo[more],at[more],end[more],wanted[more]
         return out
 
-# %% ../../nbs/rewards/00_cider.ipynb #7dc0ee5a
+# %% ../../nbs/rewards/00_cider.ipynb #02c64e71
 class Weights:
     "ln N - ln df of any n-gram"
     def __init__(self, table:CiderDF, multipliers=PACKED):
@@ -258,7 +258,7 @@ class Weights:
     def __call__(self, keys:np.ndarray)->np.ndarray: # (e,) weights
         return self.idf[self.places.find(keys*np.uint64(ODD))]
 
-# %% ../../nbs/rewards/00_cider.ipynb #1820f1e2
+# %% ../../nbs/rewards/00_cider.ipynb #127c1716
 def ranges(starts, counts)->np.ndarray:
     "starts[0], starts[0]+1, ... (counts[0] of them), starts[1], ..."
     ends = np.cumsum(counts)
@@ -276,12 +276,13 @@ class Prepared:
     length:np.ndarray     # (r,) bigrams
     first_slot:np.ndarray # (b+1,)
     key:np.ndarray        # (s,) n-gram of a slot
+    idf:np.ndarray        # (s,) its weight
     first_post:np.ndarray # (s+1,)
     ref:np.ndarray        # (p,) reference within its picture
     tf:np.ndarray         # (p,) how often it has the n-gram
     odd:int               # multiplier under which no two n-grams of a picture share a code
 
-# %% ../../nbs/rewards/00_cider.ipynb #022db846
+# %% ../../nbs/rewards/00_cider.ipynb #d28fdee2
 def _slots(e:Entries, image, odd):
     "Entries sorted by picture and mixed key, and where a new n-gram begins; nothing if two n-grams of a picture share a code"
     code = codes(image, e.key, odd)
@@ -302,18 +303,19 @@ def prepare(
     e,of,first_ref = count_entries(ids, lengths, multipliers),np.repeat(np.arange(len(n_refs)), n_refs),offsets(n_refs)
     found = _slots(e, of[e.row], odd)
     if found is None: return None
-    (by,start),w = found,e.tf*weights(e.key)
+    (by,start),idf = found,weights(e.key)
+    w = e.tf*idf
     norm = np.sqrt(np.bincount(e.row*4+e.order, w*w, 4*len(lengths))).reshape(-1, 4)
     row,key = e.row[by],e.key[by][start]
-    return Prepared(first_ref, norm, np.maximum(lengths-1, 0), offsets(np.bincount(of[row[start]], minlength=len(n_refs))), key,
+    return Prepared(first_ref, norm, np.maximum(lengths-1, 0), offsets(np.bincount(of[row[start]], minlength=len(n_refs))), key, idf[by][start],
                     np.append(start, len(by)), small_ints(row-first_ref[of[row]]), small_ints(e.tf[by]), odd)
 
-# %% ../../nbs/rewards/00_cider.ipynb #0e33d060
+# %% ../../nbs/rewards/00_cider.ipynb #60d44466
 def _join(parts)->Prepared:
     "Blocks of pictures as one"
     def total(name): return np.concatenate([[0], *(getattr(p, name)[1:]+at for p,at in zip(parts, offsets([getattr(p, name)[-1] for p in parts])))])
     def all_of(name): return np.concatenate([getattr(p, name) for p in parts])
-    return Prepared(total('first_ref'), all_of('norm'), all_of('length'), total('first_slot'), all_of('key'), total('first_post'), all_of('ref'), all_of('tf'), parts[0].odd)
+    return Prepared(total('first_ref'), all_of('norm'), all_of('length'), total('first_slot'), all_of('key'), all_of('idf'), total('first_post'), all_of('ref'), all_of('tf'), parts[0].odd)
 
 def blocks(
     counts,        # captions per picture
@@ -339,7 +341,7 @@ def prepare_all(ids, lengths, n_refs, weights, multipliers=PACKED, most=20_000)-
         if None not in parts: return _join(parts) if len(parts)>1 else parts[0]
     raise InputError('These references cannot be told apart by their codes; a picture has far too many of them.')
 
-# %% ../../nbs/rewards/00_cider.ipynb #30bf16cf
+# %% ../../nbs/rewards/00_cider.ipynb #3bd16cab
 def _number_new(ids, words, row, first, top):
     "Numbers for unknown words, starting anew in each caption"
     seen = defaultdict(dict)
@@ -370,14 +372,14 @@ def as_words(
         raise InputError(f'Word numbers are whole and lie between 0 (padding) and {top}.')
     return flat[flat>0].astype(np.uint64), np.array([int((r>0).sum()) for r in rows], np.int64)
 
-# %% ../../nbs/rewards/00_cider.ipynb #b568e63a
+# %% ../../nbs/rewards/00_cider.ipynb #92f8945d
 class CiderDReward:
     "CIDEr-D of captions against the references of their pictures"
     def __init__(self,
         df:CiderDF,
         refs,            # per picture its references: dictionary id -> list, or a list of lists (ids are then 0, 1, ...)
         how=None,        # normaliser; None = the one of the table
-        prepared=True,   # count all references now (about 3 kB per picture); False = at each call
+        prepared=True,   # count all references now (about 5 kB per picture); False = at each call
     ):
         refs = refs if isinstance(refs, dict) else dict(enumerate(refs))
         if df.normaliser=='custom' and how is None: raise InputError('The table was made with a function of yours; give the same one as `how`.')
@@ -394,7 +396,7 @@ class CiderDReward:
         self.refs = prepare_all(self.ids, self.lengths, self.n_refs, self.weights, self.multipliers) if prepared else None
         self._warn_if_strange()
 
-# %% ../../nbs/rewards/00_cider.ipynb #8de7dfaf
+# %% ../../nbs/rewards/00_cider.ipynb #bf3395e4
 @patch(as_prop=True)
 def known_words(self:CiderDReward)->float:
     "Share of the words of the references that the table has, 0 to 1"
@@ -406,7 +408,7 @@ def _warn_if_strange(self:CiderDReward):
         warnings.warn(f'Only {self.known_words:.0%} of the words of these references occur in the table of document frequencies '
                       f'({len(self.table.words)} words, {self.table.n_images} pictures, normaliser {self.table.normaliser}): it was probably made for other captions.', stacklevel=3)
 
-# %% ../../nbs/rewards/00_cider.ipynb #a39d54ac
+# %% ../../nbs/rewards/00_cider.ipynb #4463bea3
 @patch
 def _gather(self:CiderDReward, images):
     "Prepared references, the pictures' rows in them, and which rows the captions belong to"
@@ -418,35 +420,40 @@ def _gather(self:CiderDReward, images):
     return prepare_all(self.ids[words], self.lengths[r], n, self.weights, self.multipliers), np.arange(len(used)), row
 
 @patch
-def _dots(self:CiderDReward, e:Entries, p:Prepared, used, row, idf, first_pair, n_pairs):
-    "(pairs, 4) products of caption and reference, for each order"
+def _meet(self:CiderDReward, e:Entries, p:Prepared, used, row):
+    "Which entries occur in a reference of their picture, at which slot, and the weights of all entries"
     n = p.first_slot[used+1]-p.first_slot[used]
     slot = ranges(p.first_slot[used], n)
     places = Places(codes(np.repeat(np.arange(len(used)), n), p.key[slot], p.odd), 40, len(used)<<8)
     at = places.find(codes(row[e.row], e.key, p.odd))
-    hit = np.flatnonzero(at>=0)
-    at = slot[at[hit]]
-    true = p.key[at]==e.key[hit]
-    hit,at = hit[true],at[true]
-    n = p.first_post[at+1]-p.first_post[at]
-    post,hit = ranges(p.first_post[at], n),np.repeat(hit, n)
-    theirs = p.tf[post]*idf[hit]
-    pair = first_pair[e.row[hit]]+p.ref[post]
-    return np.bincount(pair*4+e.order[hit], np.minimum(e.tf[hit]*idf[hit], theirs)*theirs, 4*n_pairs).reshape(-1, 4)
+    slots = slot[np.maximum(at, 0)] if len(slot) else at
+    hit = (at>=0)&(p.key[slots]==e.key) if len(slot) else at>=0
+    there,idf = np.flatnonzero(hit),np.empty(len(at))
+    slots,others = slots[there],np.flatnonzero(~hit)
+    idf[there],idf[others] = p.idf[slots],self.weights(e.key[others])
+    return there, slots, idf
 
-# %% ../../nbs/rewards/00_cider.ipynb #f36b3921
+def dots(e:Entries, p:Prepared, there, slots, idf, first_pair, n_pairs):
+    "(pairs, 4) products of caption and reference, for each order"
+    n = p.first_post[slots+1]-p.first_post[slots]
+    post,there = ranges(p.first_post[slots], n),np.repeat(there, n)
+    w = idf[there]
+    theirs,pair = p.tf[post]*w,first_pair[e.row[there]]+p.ref[post]
+    return np.bincount(pair*4+e.order[there], np.minimum(e.tf[there]*w, theirs)*theirs, 4*n_pairs).reshape(-1, 4)
+
+# %% ../../nbs/rewards/00_cider.ipynb #4e04c66c
 @patch
 def _scores(self:CiderDReward, ids, lengths, images):
     "(b,) rewards of captions given as word numbers"
     e = count_entries(ids, lengths, self.multipliers)
     p,used,row = self._gather(images)
-    idf = self.weights(e.key)
+    there,slots,idf = self._meet(e, p, used, row)
     norm = np.sqrt(np.bincount(e.row*4+e.order, (e.tf*idf)**2, 4*len(lengths))).reshape(-1, 4)
     n = self.n_refs[images]
     pairs,caption = offsets(n),np.repeat(np.arange(len(n)), n)
     ref = ranges(p.first_ref[used[row]], n)
     size = norm[caption]*p.norm[ref]
-    sim = (self._dots(e, p, used, row, idf, pairs, len(caption))/np.where(size>0, size, 1)).sum(1)
+    sim = (dots(e, p, there, slots, idf, pairs, len(caption))/np.where(size>0, size, 1)).sum(1)
     gap = np.maximum(lengths-1, 0)[caption]-p.length[ref]
     return np.bincount(caption, sim*np.exp(gap*gap/-72), len(n))*2.5/n
 
@@ -467,7 +474,7 @@ def __call__(self:CiderDReward,
     parts = [self._scores(ids[words[k]:words[min(k+ROWS, len(at))]], lengths[k:k+ROWS], at[k:k+ROWS]) for k in range(0, len(at), ROWS)]
     return np.concatenate(parts) if parts else np.zeros(0)
 
-# %% ../../nbs/rewards/00_cider.ipynb #2f15b377
+# %% ../../nbs/rewards/00_cider.ipynb #21c2b5ab
 def advantage(
     rewards,     # (b, n) of n samples per picture
     greedy=None, # (b,) reward of the greedy caption; None = the mean of the other samples
