@@ -77,13 +77,14 @@ def small_gpt2(
     cross:bool=False,     # add cross-attention to every block
     stop=None,            # what ends a caption: the end mark, or the last id of a model without text
     seed:int|None=None,   # weights are drawn from it; the global state is left alone. None: from the global state
+    init:float=.02,       # standard deviation of fresh weights: GPT-2's suits widths near 1,000, narrow models learn to look things up with 1/sqrt(h) or more
 )->PrefixLM:
     "A GPT-2 of any size with fresh weights, its head tied to the word embeddings"
     text = not isinstance(tokenizer, int)
     v = len(tokenizer) if text else tokenizer
     end = tokenizer.eos_token_id if text else v-1
     cfg = GPT2Config(vocab_size=v, n_embd=width, n_layer=layers, n_head=heads, n_positions=n_positions, resid_pdrop=dropout,
-                     embd_pdrop=dropout, attn_pdrop=dropout, add_cross_attention=cross, bos_token_id=end, eos_token_id=end)
+                     embd_pdrop=dropout, attn_pdrop=dropout, initializer_range=init, add_cross_attention=cross, bos_token_id=end, eos_token_id=end)
     with torch.random.fork_rng(enabled=seed is not None):
         if seed is not None: torch.manual_seed(seed)
         gpt = GPT2LMHeadModel(cfg)

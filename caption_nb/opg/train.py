@@ -54,6 +54,7 @@ class XEConfig:
     lm_width:int = 128              # of the small one
     lm_heads:int = 4                # of the small one
     lm_dropout:float = .1           # of the small one
+    lm_init:float = .02             # standard deviation of its fresh weights
     vocab_size:int = 600            # of its tokenizer
     lm_epochs:float = 0.            # passes over the text before pictures come in
     lm_lr:float = 1e-3              # learning rate of that
@@ -95,7 +96,7 @@ class XEConfig:
 
 # %% ../../nbs/opg/02_train.ipynb #744c550e
 RANGES = LOOP_RANGES|dict(views=(1, MANY), n_train=(0, MANY), n_val=(0, MANY), n_test=(0, MANY), n_toy=(1, MANY), lm_layers=(1, MANY), lm_width=(1, MANY), lm_heads=(1, MANY),
-    lm_dropout=(0, .99), vocab_size=(257, MANY), lm_epochs=(0, MANY), lm_lr=(0, MANY), pool=(0, MANY), mapper_layers=(1, MANY), mapper_hidden=(0, MANY),
+    lm_dropout=(0, .99), lm_init=(0, 1), vocab_size=(257, MANY), lm_epochs=(0, MANY), lm_lr=(0, MANY), pool=(0, MANY), mapper_layers=(1, MANY), mapper_hidden=(0, MANY),
     feature_dropout=(0, .99), mapper_dropout=(0, .99), word_dropout=(0, .99), word_loss=(0, MANY), coordinates=(0, MANY), prefix_scale=(0, MANY), smoothing=(0, .99), captions=(0, MANY),
     beam_size=(1, MANY), max_len=(2, MANY), length_penalty=(0, MANY), neighbours=(1, MANY), sharpness=(0, MANY)) # of the configs here
 
@@ -187,7 +188,7 @@ def make_lm(
     if cfg.lm: return load_lm(cfg.lm)
     extra = [c for cs in training_texts(read_captions(find_path(cfg.extra_text))) for c in cs] if cfg.extra_text else []
     words = [c for cs in texts for c in cs]+extra
-    lm = small_gpt2(train_tokenizer(words, cfg.vocab_size), cfg.lm_layers, cfg.lm_width, cfg.lm_heads, k+cfg.max_len+8, cfg.lm_dropout, seed=cfg.seed)
+    lm = small_gpt2(train_tokenizer(words, cfg.vocab_size), cfg.lm_layers, cfg.lm_width, cfg.lm_heads, k+cfg.max_len+8, cfg.lm_dropout, seed=cfg.seed, init=cfg.lm_init)
     set_dropout(lm, 0.)
     if cfg.lm_epochs: learn_language(lm, words, cfg, k, state, quiet)
     set_dropout(lm, cfg.lm_dropout)
