@@ -264,3 +264,36 @@ def test_reward_does_not_grow():
     tracemalloc.stop()
     assert grown<100_000, grown
 
+
+# ---- the reference itself as the judge, and the program as people call it
+
+@needs_java
+def test_against_the_reference_on_made_up_captions():
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+    from pycocoevalcap.tokenizer import ptbtokenizer
+    if not os.access(os.path.dirname(ptbtokenizer.__file__), os.W_OK): pytest.skip('the reference writes into its own folder, which is read-only')
+    rng = np.random.default_rng(5)
+    words = "a the dog dogs man's doesn't cannot (red) St. Dr. 11th 3.5 $5 50% U.S. p.m. well-known café 犬 … — “quoted” x,y A.M. & and/or ... ! ? ; : ' `".split()
+    def caption(): return ' '.join(rng.choice(words, rng.integers(0, 14)))
+    refs = {i:[caption() for _ in range(rng.integers(1, 6))] for i in range(300)}
+    cands = {i:caption() if rng.random()<.7 else refs[i][0] for i in refs}
+    def tokens(side): return ptbtokenizer.PTBTokenizer().tokenize({i:[dict(caption=c) for c in v] for i,v in side.items()})
+    gts,res = tokens(refs),tokens({i:[c] for i,c in cands.items()})
+    card = score(refs, cands, n_boot=0)
+    (b,be),(r,re_),(c,ce) = Bleu(4).compute_score(gts, res, verbose=0),Rouge().compute_score(gts, res),Cider().compute_score(gts, res)
+    for name,corpus,each in [*((f'Bleu_{k+1}', b[k], be[k]) for k in range(4)), ('ROUGE_L', r, re_), ('CIDEr', c, ce)]:
+        assert card.corpus[name]==pytest.approx(corpus, abs=1e-12) and np.abs(card.per_image[name].to_numpy()-np.array(each)).max()<1e-12, name
+
+@pytest.mark.parametrize('words,first,code', [
+    (['--candidates_json', 'sacap_candidates.json', '--references_json', 'sacap_refs.json', '--metrics', 'bleu,cider'], 'BLEU-1: 0.8561', 0),
+    (['--result_file_path', 'viecap_generated_captions.json', '--metrics', 'bleu,cider'], 'Bleu_1: 0.856', 0),
+    (['coco_results.json', 'coco_gt.json', '--metrics', 'bleu,cider,clip_s', '--require', 'clip_s'], 'captions: COCO', 3),
+    (['coco_results.json', 'gone.json'], '', 2)])
+def test_the_program(tmp_path, words, first, code):
+    folder = repo_path('tests','golden','metrics','layouts')
+    words = [str(folder/w) if w.endswith('.json') else w for w in words]
+    p = subprocess.run([sys.executable, '-c', 'import sys; from caption_nb.app.cli import main; sys.exit(main())', 'evaluate', *words, '--out', str(tmp_path)], capture_output=True, text=True, timeout=120)
+    assert p.returncode==code and p.stdout.startswith(first) and 'Traceback' not in p.stderr, (p.stdout, p.stderr)
+    if code in (0, 3): assert len(list(tmp_path.glob('*.res')))==1 and len(list(tmp_path.glob('*.scores.json')))==1

@@ -7,7 +7,7 @@ __all__ = ['STAGES', 'WITH_ARGS', 'WITH_WORDS', 'ABOUT', 'CaptionArgs', 'caption
            'sweep', 'ReportArgs', 'report', 'checks', 'doctor', 'usage', 'main']
 
 # %% ../../nbs/app/01_cli.ipynb #2070f277
-import importlib.util, shutil, sys
+import importlib.util, sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -140,15 +140,18 @@ def report(a:ReportArgs):
 def checks()->list[tuple[str, str, str]]:
     "Rows of name, state, and what it means"
     from caption_nb.core import pick_device, pick_precision
-    from caption_nb.metrics.ptb import find_jar
+    from caption_nb.metrics.java import spice_status
+    from caption_nb.metrics.ptb import find_jar, find_java
     from caption_nb.runs import device_name, versions
     device = pick_device()
     rows = [(k, v, '' if v!='-' else 'missing: reinstall caption_nb') for k,v in versions().items()]
     rows.append(('device', f'{device_name(device)}, {pick_precision(device)}', '' if device!='cpu' else 'no GPU: everything runs, large models slowly'))
-    java = shutil.which('java')
-    jar = find_jar('tokenizer', 'stanford-corenlp-3.4.1.jar')
+    java,jar,meteor = find_java(),find_jar('tokenizer', 'stanford-corenlp-3.4.1.jar'),find_jar('meteor', 'meteor-1.5.jar')
     rows.append(('tokeniser jar', 'yes' if jar else '-', '' if jar else 'missing: reinstall pycocoevalcap'))
     rows.append(('java', java or '-', '' if java else 'odd captions are tokenised approximately; METEOR and SPICE are left out'))
+    rows.append(('METEOR', 'yes' if java and meteor else '-', '' if java and meteor else 'left out of evaluations: needs java' if meteor else 'missing: reinstall pycocoevalcap'))
+    spice = spice_status()
+    rows.append(('SPICE', 'yes' if spice=='ok' else '-', '' if spice=='ok' else f'left out of evaluations: {spice}'))
     for extra,why in [('gradio', 'demo page'), ('diffusers', 'synthetic pictures'), ('ray', 'preparation over a cluster'), ('faiss', 'faster retrieval')]:
         there = importlib.util.find_spec(extra) is not None
         rows.append((extra, 'yes' if there else '-', '' if there else f'optional: {why}'))
