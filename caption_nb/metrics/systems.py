@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['LOWER', 'NEITHER', 'system_rows', 'wide', 'gaps', 'tex', 'latex']
 
-# %% ../../nbs/metrics/07_systems.ipynb #9085083b
+# %% ../../nbs/metrics/07_systems.ipynb #3b28212d
 import numpy as np
 import pandas as pd
 from ..core import InputError
 from .inputs import few
 from .scorecard import Scorecard, UNSCALED, compare, mean_of
 
-# %% ../../nbs/metrics/07_systems.ipynb #5b42d5cd
+# %% ../../nbs/metrics/07_systems.ipynb #a112916f
 LOWER = frozenset(('Self_BLEU_4','Cut_off','Longest_run','CHAIR_i','CHAIR_s','NLL','Unlikely')+tuple(f'{k}_{n}' for k in ('Rep','Rep_ratio') for n in range(1, 5))) # smaller is better
 NEITHER = frozenset(('Length','Length_sd','Vocabulary'))                                                                                                       # neither is better
 
@@ -43,7 +43,7 @@ def system_rows(
         columns=['system','metric','value','sd','low','high','seeds','pictures','status'])
     return rows.assign(best=_best(rows, systems))
 
-# %% ../../nbs/metrics/07_systems.ipynb #940d8509
+# %% ../../nbs/metrics/07_systems.ipynb #29df4076
 def _best(rows, systems)->list:
     "Whether a value is better than that of every other system, beyond what the choice of pictures explains"
     names,tables = list(systems),{}
@@ -59,7 +59,7 @@ def _best(rows, systems)->list:
     def best(r): return r.status=='ok' and len(names)>1 and r.metric not in NEITHER and all(beats(r.system, b, r.metric) for b in names if b!=r.system)
     return [bool(best(r)) for r in rows.itertuples()]
 
-# %% ../../nbs/metrics/07_systems.ipynb #31c6196e
+# %% ../../nbs/metrics/07_systems.ipynb #7ea972ba
 def _number(v, metric, scale):
     if v is None or pd.isna(v): return '–'
     return f'{v:.2f}' if metric in UNSCALED else f'{v*scale:.1f}' if scale>=10 else f'{v*scale:.4f}'
@@ -82,13 +82,13 @@ def wide(
     out = cells.pivot(index='system', columns='metric', values='text').loc[list(dict.fromkeys(rows.system)), list(dict.fromkeys(rows.metric))]
     return out.rename_axis(None, axis=1).rename_axis('score' if scale==1 else f'score ×{scale:g}')
 
-# %% ../../nbs/metrics/07_systems.ipynb #4bd57da1
+# %% ../../nbs/metrics/07_systems.ipynb #5dcd9bff
 def gaps(rows:pd.DataFrame)->list:
     "A sentence per metric and reason"
     bad = rows[~rows.status.isin(['ok','not asked for'])]
     return [f'{m}: {s} ({", ".join(g.system)})' for (m,s),g in bad.groupby(['metric','status'], sort=False)]
 
-# %% ../../nbs/metrics/07_systems.ipynb #daa62bff
+# %% ../../nbs/metrics/07_systems.ipynb #b817b87e
 _SIGNS = {'\\':r'\textbackslash{}', '&':r'\&', '%':r'\%', '$':r'\$', '#':r'\#', '_':r'\_', '{':r'\{', '}':r'\}', '~':r'\textasciitilde{}', '^':r'\textasciicircum{}',
           '±':r'$\pm$', '×':r'$\times$', '–':'--', '<':r'\textless{}', '>':r'\textgreater{}'}
 def tex(s)->str: return ''.join(_SIGNS.get(c, c) for c in str(s))
@@ -107,7 +107,8 @@ def latex(
     cells = rows.assign(text=[cell(r) for r in rows.itertuples()]).pivot(index='system', columns='metric', values='text')
     metrics,systems = list(dict.fromkeys(rows.metric)),list(dict.fromkeys(rows.system))
     notes = [f'Scores times {scale:g}.']*(scale!=1)+['In brackets 95 \\% bootstrap intervals.']*interval+['Bold: better than every other row (paired bootstrap).']*bool(rows.best.any())
-    notes += [tex(g)+'.' for g in gaps(rows)]
+    lost = list(dict.fromkeys(rows.metric[~rows.status.isin(['ok','not asked for'])]))
+    notes += [tex(f'Not computed for some or all: {", ".join(lost)}.')] if lost else []
     body = ' \\\\\n'.join(' & '.join([tex(s), *cells.loc[s, metrics]]) for s in systems)
     return (f'\\begin{{table}}\n\\centering\n\\caption{{{" ".join([tex(caption)]*bool(caption)+notes)}}}\n\\begin{{tabular}}{{l{"r"*len(metrics)}}}\n\\toprule\n'
             f' & {" & ".join(map(tex, metrics))} \\\\\n\\midrule\n{body} \\\\\n\\bottomrule\n\\end{{tabular}}\n\\end{{table}}\n')
