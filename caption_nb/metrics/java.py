@@ -8,7 +8,7 @@ __all__ = ['ALPHA', 'BETA', 'GAMMA', 'DELTA', 'MODULES', 'NOISE', 'ANSWER', 'GRE
            'meteor_command', 'Shards', 'Meteor', 'measured_meteor', 'meteor', 'spice_folders', 'spice_archives',
            'spice_status', 'write_script_jar', 'spice_command', 'spice_results', 'spice_scores', 'spice']
 
-# %% ../../nbs/metrics/02_java.ipynb #8a221f61
+# %% ../../nbs/metrics/02_java.ipynb #2c1480c0
 import base64, json, os, platform, queue, re, subprocess, tempfile, threading, time, weakref, zlib
 from pathlib import Path
 from zipfile import ZipFile
@@ -20,7 +20,7 @@ from .paraphrases import Paraphrases, open_index
 from caption_nb.metrics.ptb import (JAVA_FLAGS, LOCALE, JavaError, JavaMissing, end_java, feed, find_jar, in_thread, last_words, one_line, overhear, require_java, run_java,
     start_java)
 
-# %% ../../nbs/metrics/02_java.ipynb #941ef11c
+# %% ../../nbs/metrics/02_java.ipynb #00c7e5a3
 ALPHA,BETA,GAMMA,DELTA = .85,.2,.6,.75
 MODULES = np.array([1.,.6,.8,.6]) # weights of exact, stem, synonym and paraphrase matches
 
@@ -46,7 +46,7 @@ def meteor_formula(
 
 def _ratio(a, b): return np.divide(a, b, out=np.zeros(np.shape(a)), where=np.asarray(b)!=0)
 
-# %% ../../nbs/metrics/02_java.ipynb #a569818c
+# %% ../../nbs/metrics/02_java.ipynb #c4ea6557
 NOISE = 1000 # lines that are no answers, before we stop listening
 
 def _listen(pipe, answers, asked, pattern):
@@ -63,7 +63,7 @@ def _listen(pipe, answers, asked, pattern):
     except (OSError, ValueError): pass
     answers.put(((wrong+[rest[:80]])[0],))
 
-# %% ../../nbs/metrics/02_java.ipynb #ad16a618
+# %% ../../nbs/metrics/02_java.ipynb #22b06865
 class Ended(JavaError):
     "The program ended, or printed what it should not, before it had answered"
 
@@ -83,7 +83,7 @@ class Talk:
         self.hears = in_thread(overhear, self.p.stderr, self.words)
         in_thread(_listen, self.p.stdout, self.answers, self.asked, pattern)
 
-# %% ../../nbs/metrics/02_java.ipynb #e967906b
+# %% ../../nbs/metrics/02_java.ipynb #7e66afe4
 @patch
 def send(self:Talk,
     lines, # texts without line ends
@@ -108,7 +108,7 @@ def receive(self:Talk,
     self.hears.join(1)
     raise Ended(f'{self.name} ended with status {status}: {last_words(self.words)}')
 
-# %% ../../nbs/metrics/02_java.ipynb #ea8bdf66
+# %% ../../nbs/metrics/02_java.ipynb #6cd1f174
 ANSWER = re.compile(rb'\d+(\.\d+)?( \d+(\.\d+)?){22}')
 GREETING = ('SCORE ||| a dog barks ||| a dog', b'2.0 3.0 1.0 1.0 1.0 1.0 1.0 1.0'+b' 0.0'*12+b' 1.0 2.0 2.0')
 
@@ -131,7 +131,7 @@ def meteor_command(
     "How METEOR is started"
     return [java, *(JAVA_FLAGS if small else LOCALE), f'-Xmx{memory}', '-jar', jar, '-', '-', '-stdio', '-l', 'en', '-norm', '-a', table]
 
-# %% ../../nbs/metrics/02_java.ipynb #f9cd4c5b
+# %% ../../nbs/metrics/02_java.ipynb #735c1076
 class Shards:
     "METEOR processes with the same table"
     def __init__(self,
@@ -167,7 +167,7 @@ class Shards:
                 self._greet(Path(d)/'table.gz', start, until)
         except Ended as e: raise JavaError(str(e)) from None
 
-# %% ../../nbs/metrics/02_java.ipynb #cccd5aca
+# %% ../../nbs/metrics/02_java.ipynb #f493f251
 @patch
 def ask(self:Shards,
     lines,       # questions
@@ -192,7 +192,7 @@ def ask(self:Shards,
     for k,a in enumerate(done): out[k::self.n] = a
     return out
 
-# %% ../../nbs/metrics/02_java.ipynb #3db1e213
+# %% ../../nbs/metrics/02_java.ipynb #6c1f8876
 MANY,EACH = 1000,200 # pictures from which an index is worth making, and at least for each process
 TABLES = ('auto','full','reduced')
 _lock,_now = threading.Lock(),{} # the processes in use, under the key 'shards'
@@ -231,7 +231,7 @@ class Meteor:
     def __enter__(self): return self
     def __exit__(self, *args): self.close()
 
-# %% ../../nbs/metrics/02_java.ipynb #2660d1f1
+# %% ../../nbs/metrics/02_java.ipynb #5423d9a8
 @patch
 def _index(self:Meteor, table, n):
     "The table's index, or None if it is not there and not worth making, or cannot be written"
@@ -269,7 +269,7 @@ def stats(self:Meteor,
         got = shards.ask(lines, self.start, self.limit, until)
     return np.array([a.split() for a in got], float).reshape(-1, 23)
 
-# %% ../../nbs/metrics/02_java.ipynb #83a70e0d
+# %% ../../nbs/metrics/02_java.ipynb #e3ce8a4a
 def measured_meteor(
     stats, # (b, 23)
 )->Measured:
@@ -292,7 +292,7 @@ def meteor(
     "METEOR of tokenised captions; a `JavaError` says why there is none"
     return Meteor(java).score(refs, cands, timeout)
 
-# %% ../../nbs/metrics/02_java.ipynb #3ff0c5d7
+# %% ../../nbs/metrics/02_java.ipynb #b8a3e809
 PARSER = ('stanford-corenlp-3.6.0.jar','stanford-corenlp-3.6.0-models.jar')
 
 def _cache(*parts)->Path|None:
@@ -318,7 +318,7 @@ def spice_status()->str:
     except JavaMissing as e: return str(e)
     return 'ok'
 
-# %% ../../nbs/metrics/02_java.ipynb #0e089b0c
+# %% ../../nbs/metrics/02_java.ipynb #9f1c9412
 OPENED = tuple(f'--add-opens=java.base/{p}=ALL-UNNAMED' for p in ('java.lang','java.math','java.util','java.util.concurrent','java.net','java.text'))
 PLAIN_SCRIPT = """
 eNqVVGtP01AYfs42WBkDRrkoIAqIsA1wongdIjBBuQjEGRLjp7KdzJKuXdozMj76j/SLgCb+AH+U8T1r12xsTFyTNT3P5X3Oey6///z4BWAJOxEEEAwjFEUHOhkmj7UTrZJycrZeEqm1
@@ -338,7 +338,7 @@ def write_script_jar(
         z.writestr('META-INF/services/javax.script.ScriptEngineFactory', 'captionnb.PlainScript\n')
         z.writestr('captionnb/PlainScript.class', zlib.decompress(base64.b64decode(PLAIN_SCRIPT)))
 
-# %% ../../nbs/metrics/02_java.ipynb #854c9f00
+# %% ../../nbs/metrics/02_java.ipynb #c488cc8e
 def _memory_limit()->int:
     "Megabytes of heap: 60 % of what this machine or container has, 8 GB at most"
     try: have = os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')
@@ -361,7 +361,7 @@ def spice_command(
     args += ['-cp', os.pathsep.join(map(str, [Path(folder)/'script.jar', *archives])), 'edu.anu.spice.SpiceScorer', Path(folder)/'in.json']
     return args + (['-cache', cache] if cache else []) + ['-out', Path(folder)/'out.json', '-subset', '-silent']
 
-# %% ../../nbs/metrics/02_java.ipynb #dc6b5180
+# %% ../../nbs/metrics/02_java.ipynb #5bbaa319
 def spice_results(
     path,  # of SPICE's output
     n:int, # pictures asked about
@@ -370,7 +370,7 @@ def spice_results(
     try: found = {int(r['image_id']):r['scores'] for r in json.loads(Path(path).read_text(encoding='utf-8'))}
     except (OSError, ValueError, TypeError, KeyError) as e: raise JavaError(f'SPICE left no readable scores ({type(e).__name__}: {e})') from None
     bad = [k for k in range(n) if not isinstance(found.get(k, {}).get('All', {}).get('f'), (int,float))]
-    if bad or len(found)!=n: raise JavaError(f'SPICE left scores of {len(found)-len(bad)} pictures where {n} were asked for')
+    if bad or len(found)!=n: raise JavaError(f'SPICE left scores of {len(found) if len(found)>n else n-len(bad)} pictures where {n} were asked for')
     return [found[k] for k in range(n)]
 
 def _run_spice(java, archives, folder, n, until, cache):
@@ -398,7 +398,7 @@ def spice_scores(
 
 CACHE_TROUBLE = re.compile('lmdb|mdb_|fusesource|nustaq|InaccessibleObject', re.I)
 
-# %% ../../nbs/metrics/02_java.ipynb #51a91418
+# %% ../../nbs/metrics/02_java.ipynb #a3f10503
 def spice(
     refs:dict,           # id -> references, tokenised
     cands:dict,          # id -> candidate, tokenised; the same ids
