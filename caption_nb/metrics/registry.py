@@ -6,7 +6,7 @@
 __all__ = ['NOT_ASKED', 'NO_JAVA', 'METRICS', 'DIVERSITY', 'CLIP', 'FACT_NAMES', 'Tokens', 'one_sentence', 'tokenize_all',
            'find_pictures', 'Gap', 'measured_known', 'Metric', 'metric_names', 'why_not', 'measure']
 
-# %% ../../nbs/metrics/05d_registry.ipynb #82977af6
+# %% ../../nbs/metrics/05d_registry.ipynb #e99fd1c7
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from .inputs import few, match_ids
 from .ngram import Counts, DocFreq, cider_from_counts, count_ngrams, rouge_l
 from .ptb import JavaError, JavaMissing, find_java, tokenize
 
-# %% ../../nbs/metrics/05d_registry.ipynb #9593fdce
+# %% ../../nbs/metrics/05d_registry.ipynb #183c0d7c
 @dataclass
 class Tokens:
     "Captions of the b pictures to score, ids in the same order on both sides"
@@ -41,7 +41,7 @@ class Tokens:
     @cached_property
     def counts(self)->Counts: return count_ngrams(self.refs, self.cands)
 
-# %% ../../nbs/metrics/05d_registry.ipynb #d3bd69e7
+# %% ../../nbs/metrics/05d_registry.ipynb #58579651
 NOT_ASKED,NO_JAVA = 'Java was switched off','no java was found'
 
 def _tokens(texts, java):
@@ -71,7 +71,7 @@ def tokenize_all(
     next(done)
     return new_refs, {i:next(done) for i in refs}, how, why if how=='approximate' else ''
 
-# %% ../../nbs/metrics/05d_registry.ipynb #102c8592
+# %% ../../nbs/metrics/05d_registry.ipynb #b520538b
 def find_pictures(
     images,  # folder, dictionary id -> picture or path, or a data table
     ids,     # of the captions
@@ -89,7 +89,7 @@ def find_pictures(
         raise InputError(f'None of the {len(found)} pictures in {where} belongs to the captions. Those have ids such as {few(list(ids)[:3])}, the pictures {few(list(found)[:3])}.')
     return {i:found[place[i]] for i in ids if i in place}, reading
 
-# %% ../../nbs/metrics/05d_registry.ipynb #3598ba8d
+# %% ../../nbs/metrics/05d_registry.ipynb #78762eab
 class Gap(Exception):
     "A metric cannot run here; the message says what it needs"
 
@@ -106,7 +106,7 @@ def measured_known(
     def combine(sums, n): return np.divide(sums[...,:1], sums[...,1:], out=np.full_like(sums[...,:1], np.nan), where=sums[...,1:]>0)
     return Measured([name], combine(parts.sum(0), len(v)), v[None], parts, combine)
 
-# %% ../../nbs/metrics/05d_registry.ipynb #97425c00
+# %% ../../nbs/metrics/05d_registry.ipynb #51a134b9
 @dataclass(frozen=True)
 class Metric:
     "A metric, or a family that is computed at once"
@@ -138,7 +138,7 @@ METRICS = dict(
     spice  = Metric(('SPICE',), _spice, 'Java and the parser\'s two archives; extras: spice_timeout (seconds)'),
 )
 
-# %% ../../nbs/metrics/05d_registry.ipynb #94216499
+# %% ../../nbs/metrics/05d_registry.ipynb #e5a4371b
 def _listed(t:Tokens, texts): return _tokens(list(texts), 'no' if t.why else t.java)[0]
 
 def _diversity(t:Tokens):
@@ -152,7 +152,7 @@ def _diversity(t:Tokens):
 DIVERSITY = tuple(f'{k}_{n}' for k in ('Rep','Rep_ratio') for n in range(1, 5))+('Longest_run','Cut_off','Length')
 METRICS |= dict(diversity=Metric(DIVERSITY, _diversity, 'nothing; extras: train (training captions), groups (id -> several captions), finished (id -> reached the end)'))
 
-# %% ../../nbs/metrics/05d_registry.ipynb #9d6c5ec2
+# %% ../../nbs/metrics/05d_registry.ipynb #61a8d39d
 CLIP = dict(clip_s='CLIP-S', pac_s='PAC-S', pac_s_pp='PAC-S++', dico_reward='DiCO-PAC-S', dico_clip='DiCO-CLIP-S', clip_reward='CCR-CLIP-S', rlcf='RLCF-CLIP-S')
 
 def _bank(t:Tokens):
@@ -171,7 +171,7 @@ def _clip(t:Tokens, name:str):
 for _name,_label in CLIP.items():
     METRICS[_name] = Metric((_label, f'Ref{_label}'), lambda t, name=_name: _clip(t, name), 'images; extras: weights (for all, or by metric), clip (device, precision, ...), bank')
 
-# %% ../../nbs/metrics/05d_registry.ipynb #1ff796f5
+# %% ../../nbs/metrics/05d_registry.ipynb #d688a44f
 def _retrieval(t:Tokens):
     if not t.images: raise Gap('it looks for pictures; say where they are (images)')
     from caption_nb.metrics.clip import ClipScorer
@@ -184,7 +184,7 @@ def _retrieval(t:Tokens):
 
 METRICS['retrieval'] = Metric(('CLIP R@1','CLIP R@5','CLIP R@10','CLIP R@50','CLIP MRR'), _retrieval, METRICS['clip_s'].needs)
 
-# %% ../../nbs/metrics/05d_registry.ipynb #19919c8b
+# %% ../../nbs/metrics/05d_registry.ipynb #4226d48c
 def _chair(t:Tokens):
     from caption_nb.metrics.grounding import chair, objects_there, read_instances, read_synonyms
     words,seen = read_synonyms(t.extras.get('synonyms')),t.extras.get('instances')
@@ -199,11 +199,19 @@ def _toy(t:Tokens):
     if not t.extras.get('scenes'): raise Gap('exact facts need the scenes of the toy world (extras: scenes)')
     return toy_facts(t.raw_cands, t.extras['scenes'])
 
+def _graph(t:Tokens):
+    from caption_nb.data.parse import load_parser
+    from caption_nb.metrics.grounding import graph_facts
+    parser = load_parser(t.extras.get('parser', 'rules'))
+    t.notes.append(f'Things, attributes and relations are read from captions by {parser.name}.')
+    return graph_facts(t.raw_cands, t.raw_refs, parser)
+
 FACT_NAMES = ('All_right', *(f'Toy_{k}_{q}' for k in ('object','attribute','relation') for q in ('P','R','F1')))
 METRICS |= dict(chair=Metric(('CHAIR_s','CHAIR_i','Object_recall'), _chair, 'extras: instances (COCO file), synonyms (file); without instances the references tell what is there'),
+                graph=Metric(tuple(f'{k}_{q}' for k in ('Thing','Attribute','Relation') for q in ('P','R','F1')), _graph, 'extras: parser (rules, a file of graphs, or a Flan-T5)'),
                 toy=Metric(FACT_NAMES, _toy, 'extras: scenes (id -> scene)'))
 
-# %% ../../nbs/metrics/05d_registry.ipynb #6ff6bf49
+# %% ../../nbs/metrics/05d_registry.ipynb #00e6a306
 def metric_names(
     metrics,  # names, or one text with commas
 )->list:
@@ -213,7 +221,7 @@ def metric_names(
     if unknown or not names: raise InputError(f'Unknown metric {few(unknown)}; known are {", ".join(METRICS)}.')
     return list(dict.fromkeys(names))
 
-# %% ../../nbs/metrics/05d_registry.ipynb #a5b61b08
+# %% ../../nbs/metrics/05d_registry.ipynb #24c40acd
 def _checked(found, n:int)->tuple:
     "The list of `Measured` and the dictionary of plain values that a metric gave, if they are sound"
     measured,plain = found if isinstance(found, tuple) else (found, {})
