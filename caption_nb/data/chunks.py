@@ -10,12 +10,12 @@ __all__ = ['ADJECTIVES', 'COLORS', 'SHADES', 'NOUN_TOO', 'PEOPLE_TOO', 'LIKE_ADJ
            'PARTS_IN_ED', 'split_words', 'Token', 'Place', 'by_neighbours', 'by_list', 'by_next_noun', 'known_verb',
            'guess_base', 'unknown_verb', 'open_class', 'tag', 'Phrase', 'phrase', 'chunks']
 
-# %% ../../nbs/data/05b_chunks.ipynb #79e25218
+# %% ../../nbs/data/05b_chunks.ipynb #679b76f0
 import re
 from dataclasses import dataclass, field
 from .words import singular, verb_forms
 
-# %% ../../nbs/data/05b_chunks.ipynb #3d93c266
+# %% ../../nbs/data/05b_chunks.ipynb #7ee1bf2f
 ADJECTIVES = frozenset("""
 white black blue green red brown yellow gray grey pink purple tan silver gold golden beige maroon turquoise teal navy violet lavender crimson burgundy khaki cream ivory
 blond blonde brunette dark bright pale large small big little tiny huge giant enormous massive tall short long high low wide narrow thick thin deep shallow round square
@@ -42,7 +42,7 @@ octagonal mossy protective additional interior exterior weird playful comfortabl
 inflatable cushioned scary handicapped backwards historical newer aged disposable christmas linen styrofoam wax tin foil asphalt camouflage
 """.split())
 
-# %% ../../nbs/data/05b_chunks.ipynb #ddd80b53
+# %% ../../nbs/data/05b_chunks.ipynb #bfb2dd8b
 COLORS = frozenset("""beige black blue brown gold golden gray green grey maroon navy orange pink purple red silver tan teal turquoise violet white yellow""".split())
 SHADES = frozenset('light dark bright pale hot olive lime navy sky forest neon deep off royal'.split()) # when a colour follows
 NOUN_TOO = frozenset("""
@@ -56,7 +56,7 @@ apple army baby birch butterfly chain-link chocolate cloth computer cotton fabri
 stripe suit tile tomato toy utility vanilla wii wine wire wood
 """.split()) # nouns that describe the noun behind them; others make one name with it, as in `train station`
 
-# %% ../../nbs/data/05b_chunks.ipynb #1c392c4d
+# %% ../../nbs/data/05b_chunks.ipynb #7f176d4f
 VERBS = """
 sit stand lay lie walk run ride hold wear eat drink play look watch fly hang lean rest park drive surf ski skate skateboard snowboard swim jump swing hit throw catch kick
 carry pull push cover fill surround attach connect cross face overlook graze grow float sleep talk cut cook serve read write paint print mount stick reflect shine line
@@ -97,7 +97,7 @@ rocking serving sewing shopping skating sleeping_bag steering swimming training 
 NOT_PAST = frozenset('set cut put board found fit hit split saw felt ground left rose wound drove shot spread shed bit read let'.split())
 SAME_VERB = dict(lie='lay', seat='sit')
 
-# %% ../../nbs/data/05b_chunks.ipynb #1c5d2159
+# %% ../../nbs/data/05b_chunks.ipynb #f3278328
 NUMBERS = {w:str(n) for n,w in enumerate('two three four five six seven eight nine ten eleven twelve'.split(), 2)}
 DETERMINERS = frozenset("""a all an another any both each every few her his its many multiple my numerous one other our several some that the their these this those various your""".split())
 BE = frozenset('is are was were be been being'.split())
@@ -111,7 +111,7 @@ WORD_TAGS = {w:tag for tag,ws in {'and':', ; and or &', 'stop':'. : ! ? ( )', 'b
     'not':"not no n't without", 'pron':'it they them he him she i you we itself themselves himself herself what'}.items() for w in ws.split()}
 CLOSED = BE | PREPOSITIONS.keys() | DETERMINERS | WORD_TAGS.keys() | {'next','close','one','someone','somebody'}
 
-# %% ../../nbs/data/05b_chunks.ipynb #742952db
+# %% ../../nbs/data/05b_chunks.ipynb #0e53b854
 PHRASES = """
 next to = next to, right next to; in front of = in (the) front of, on (the) front of, at the front of, front of, in front; on top of = on (the) top of, at (the) top of; on
 side of = to the side of, on (the) side of, at the side of, by the side of, along the side of, on the other side of, upside of; beside = beside of; off = off of; out of =
@@ -135,14 +135,14 @@ def _phrases(text):
     return out
 
 LONG_PREPOSITIONS = _phrases(PHRASES)
-NAMES = frozenset(tuple(n.split()) for n in """hot dog,hot dogs,living room,polar bear,polar bears,high chair,french fries,white board,wet suit,remote control,electronic device,american flag,
+NAMES = frozenset(tuple(n.split()) for n in """hot dog,hot dogs,living room,polar bear,polar bears,high chair,french fries,white board,remote control,electronic device,american flag,
 american flags,stop sign,stop signs,ice cream,double decker,night stand,teddy bear,orange juice,chain link""".split(','))
 
-# %% ../../nbs/data/05b_chunks.ipynb #f2e200d4
+# %% ../../nbs/data/05b_chunks.ipynb #e2248168
 SPELLINGS = dict(hotdog='hot dog', hotdogs='hot dogs', tshirt='t-shirt', streetlight='street light', streetlights='street lights', stoplight='stop light', guys='people', eachother='each other', multicolored='multi-colored', rusted='rusty',
     chainlink='chain link', womans="woman 's", mans="man 's", refridgerator='refrigerator', raquet='racket') | {'multi-color':'multi-colored', 'chain-link':'chain link'}
 JOINED = {('cell','phone'):'cellphone', ('cell','phones'):'cellphones', ('surf','board'):'surfboard', ('surf','boards'):'surfboards', ('side','walk'):'sidewalk', ('counter','top'):'countertop', ('snow','board'):'snowboard',
-          ('tee','shirt'):'t-shirt', ('t','shirt'):'t-shirt', ('snow','boarder'):'snowboarder', ('skate','boarder'):'skateboarder', ('head','band'):'headband'}
+          ('tee','shirt'):'t-shirt', ('t','shirt'):'t-shirt', ('snow','boarder'):'snowboarder', ('skate','boarder'):'skateboarder', ('head','band'):'headband', ('multi','colored'):'multi-colored', ('wet','suit'):'wetsuit', ('wet','suits'):'wetsuits'}
 
 def split_words(
     text:str, # a caption
@@ -156,7 +156,7 @@ def split_words(
         else: out.append(w)
     return out
 
-# %% ../../nbs/data/05b_chunks.ipynb #c98e0f2d
+# %% ../../nbs/data/05b_chunks.ipynb #f4162c85
 @dataclass
 class Token:
     "A word, or several that count as one"
@@ -184,7 +184,7 @@ class Place:
     @property
     def many_things(self): return self.tag=='noun' and (self.last!=singular(self.last) or self.last in ('people','sheep','cattle'))
 
-# %% ../../nbs/data/05b_chunks.ipynb #7f569846
+# %% ../../nbs/data/05b_chunks.ipynb #02d8b9b0
 def by_neighbours(p:Place):
     "Words of closed classes that depend on what is around them"
     w,after = p.word,p.after
@@ -210,7 +210,7 @@ def by_list(p:Place):
     if w in ADVERBS: return Token(w, 'adv')
     if w in PREPOSITIONS: return Token(w, 'prep', PREPOSITIONS[w])
 
-# %% ../../nbs/data/05b_chunks.ipynb #e192a3cf
+# %% ../../nbs/data/05b_chunks.ipynb #575011a3
 def by_next_noun(p:Place):
     "Words that belong to the noun behind them"
     w = p.word
@@ -221,7 +221,7 @@ def by_next_noun(p:Place):
     if w in SHADES and (p.after in COLORS or p.after=='colored'): return Token(w, 'shade')
     if w in ('colored','stuffed','shaped'): return Token(w, 'adj')
 
-# %% ../../nbs/data/05b_chunks.ipynb #76b99d8d
+# %% ../../nbs/data/05b_chunks.ipynb #54a7e900
 def _ing(p, verb):
     value = p.before.value if p.before else None
     describes = p.tag in ('det','adj','num','start','ing','have') or value in ('with','in','of')
@@ -245,7 +245,7 @@ def _base(p, verb):
 
 WITH_OBJECT = frozenset('wear hold ride eat carry play cover face line swing watch fly cross pull push throw catch use read'.split())
 
-# %% ../../nbs/data/05b_chunks.ipynb #0384c158
+# %% ../../nbs/data/05b_chunks.ipynb #73e6020e
 def known_verb(p:Place):
     "Forms of the listed verbs"
     if p.word not in VERB_FORMS or p.word in ADJECTIVES or p.word in NOT_ING: return
@@ -271,7 +271,7 @@ def unknown_verb(p:Place):
     if p.tag in ('det','adj','num','start','prep','and') and p.nominal: return Token(w, 'adj')
     if p.tag in ('noun','be'): return Token(w, 'done', guess_base(w[:-2]))
 
-# %% ../../nbs/data/05b_chunks.ipynb #97733b26
+# %% ../../nbs/data/05b_chunks.ipynb #0b2b86c5
 ENDS_LIKE_ADJECTIVE = re.compile('[a-z-]{4,}(less|ish|ful|ous|-colored|-shaped)')
 
 def open_class(p:Place):
@@ -290,7 +290,7 @@ def _long(words, i):
     if pair not in NAMES or pair==('stop','sign') and after==['post']: return None, 0
     return Token(' '.join(pair), 'adj' if pair in (('double','decker'), ('chain','link')) and after else 'noun'), 2
 
-# %% ../../nbs/data/05b_chunks.ipynb #7dce3366
+# %% ../../nbs/data/05b_chunks.ipynb #82391eac
 def tag(
     text:str, # a caption
 )->list:      # of Token
@@ -305,7 +305,7 @@ def tag(
         i += n
     return out
 
-# %% ../../nbs/data/05b_chunks.ipynb #725ad7b6
+# %% ../../nbs/data/05b_chunks.ipynb #383404cd
 @dataclass
 class Phrase:
     "A thing, or looks without a thing"
@@ -320,7 +320,7 @@ INSIDE = frozenset('det num adj noun adv shade filled'.split())
 SAME_LOOK,SAME_NAME = dict(wood='wooden', blond='blonde'),dict(guy='person')
 PARTS_IN_ED = dict(haired='hair', sleeved='sleeve', sleeve='sleeve')
 
-# %% ../../nbs/data/05b_chunks.ipynb #22b9587f
+# %% ../../nbs/data/05b_chunks.ipynb #123c2c51
 def _adjective(p, word, shade):
     "Put an adjective into the phrase"
     if word=='colored' and not shade and (p.looks or p.head) and not (p.head and p.head[-1] not in COLORS):
@@ -341,7 +341,7 @@ def _filled(p, what, verb):
     what = what or (p.head.pop() if p.head else None)
     if what: p.facts.append((what, verb))
 
-# %% ../../nbs/data/05b_chunks.ipynb #105b699b
+# %% ../../nbs/data/05b_chunks.ipynb #d09d9d1a
 def phrase(
     tokens:list,    # of one noun phrase
     after_be=False, # does it follow a form of `be`
@@ -360,7 +360,7 @@ def phrase(
     p.name = SAME_NAME.get(' '.join(p.head), ' '.join(p.head))
     return p
 
-# %% ../../nbs/data/05b_chunks.ipynb #c5671059
+# %% ../../nbs/data/05b_chunks.ipynb #66d81ccb
 def _joins(tokens, i, part):
     "Words to skip when an `and` stands between two adjectives, else 0"
     if not part or part[-1].tag!='adj' or tokens[i].tag!='and': return 0

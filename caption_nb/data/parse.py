@@ -7,7 +7,7 @@ __all__ = ['MORE_THAN_ONE', 'ORDERS', 'PREFIX', 'nouns', 'graph_nouns', 'noun_ph
            'triple_scores', 'read_graphs', 'published_items', 'read_graph', 'relation_text', 'select_relations',
            'FactualParser', 'GraphFile', 'load_parser']
 
-# %% ../../nbs/data/05_parse.ipynb #1d05e878
+# %% ../../nbs/data/05_parse.ipynb #d1bd9a08
 import json, re
 from collections import Counter
 from pathlib import Path
@@ -17,7 +17,7 @@ from .chunks import chunks
 from .relations import triples
 from .words import singular
 
-# %% ../../nbs/data/05_parse.ipynb #2714afed
+# %% ../../nbs/data/05_parse.ipynb #cc09a8f7
 def nouns(
     text:str,        # a caption
     vocabulary=None, # names to look for, one or more words each, as a set; None = the nouns that the chunker finds
@@ -37,7 +37,7 @@ def graph_nouns(
     "The things of a graph, singular, each once: subjects, and objects that are no attribute"
     return list(dict.fromkeys(singular(w) for a,r,b in facts for w in ((a,) if r=='is' else (a, b))))
 
-# %% ../../nbs/data/05_parse.ipynb #9f80c67f
+# %% ../../nbs/data/05_parse.ipynb #e0683f41
 def noun_phrases(
     text:str,          # a caption
     article:bool=True, # begin with a or an where the thing is one
@@ -63,13 +63,13 @@ def count_phrases(
     keep = sorted((p for p,n in counts.items() if n>=least), key=lambda p: (-counts[p], p))
     return {p:counts[p] for p in keep[:most]}
 
-# %% ../../nbs/data/05_parse.ipynb #4d8f9e8c
+# %% ../../nbs/data/05_parse.ipynb #d07571a9
 class RuleParser:
-    "Triples by rule: nothing to download, tens of thousands of captions per second"
+    "Triples by rule: nothing to download, thousands of captions per second on one core"
     name = 'rules'
     def __call__(self, texts): return [triples(t) for t in texts]
 
-# %% ../../nbs/data/05_parse.ipynb #310b02df
+# %% ../../nbs/data/05_parse.ipynb #17be1cf0
 def triple_scores(
     found, # per caption, triples
     gold,  # per caption, the true ones
@@ -82,7 +82,7 @@ def triple_scores(
     out = dict(all=prf(lambda t: True), attributes=prf(lambda t: t[1]=='is'), relations=prf(lambda t: t[1]!='is'))
     return out|dict(exact=sum(f==g for f,g in pairs)/max(len(pairs), 1))
 
-# %% ../../nbs/data/05_parse.ipynb #1af02c8c
+# %% ../../nbs/data/05_parse.ipynb #ab8f5d10
 def read_graphs(
     path, # JSON lines with "caption" and "triples"
 )->list:  # (caption, triples)
@@ -97,7 +97,7 @@ def read_graphs(
         except (ValueError, KeyError, TypeError) as e: raise InputError(f'{path.name}, line {n}: no "caption" with "triples" of three texts each ({type(e).__name__}: {e})') from None
     return out
 
-# %% ../../nbs/data/05_parse.ipynb #f8a5c624
+# %% ../../nbs/data/05_parse.ipynb #6ee2efbb
 def published_items(
     text:str, # what the parser wrote
 )->list:      # item texts
@@ -123,7 +123,7 @@ def relation_text(
     "`a , b , c`: a triple as the parser spells it and as SRACap's checkpoints know it"
     return ' , '.join(triple)
 
-# %% ../../nbs/data/05_parse.ipynb #553c938e
+# %% ../../nbs/data/05_parse.ipynb #1e218983
 ORDERS = dict(relation_first=lambda ts: [t for t in ts if t[1]!='is']+[t for t in ts if t[1]=='is'], as_parsed=list, relation_only=lambda ts: [t for t in ts if t[1]!='is'])
 
 def select_relations(
@@ -135,7 +135,7 @@ def select_relations(
     if order not in ORDERS: raise InputError(f'order={order!r}: known are {", ".join(ORDERS)}')
     return ORDERS[order](list(facts))[:most]
 
-# %% ../../nbs/data/05_parse.ipynb #65418fab
+# %% ../../nbs/data/05_parse.ipynb #49a1b5b2
 PREFIX = 'Generate Scene Graph: '
 
 class FactualParser:
@@ -159,7 +159,7 @@ class FactualParser:
         self.model = self.model.to(self.device).eval()
         self.name,self.batch_size,self.prefix,self.max_len = f'factual:{Path(str(folder)).name}',batch_size,prefix,max_len
 
-# %% ../../nbs/data/05_parse.ipynb #9db4ac67
+# %% ../../nbs/data/05_parse.ipynb #f5319ad4
 @patch
 def write(self:FactualParser, texts)->list:
     "What the model writes for each text"
@@ -177,7 +177,7 @@ def __call__(self:FactualParser, texts, quiet=True)->list:
         for t,g in zip(block, self.write(block)): done[t] = read_graph(g, numbers=True)
     return [list(done[t]) for t in texts]
 
-# %% ../../nbs/data/05_parse.ipynb #c45982a8
+# %% ../../nbs/data/05_parse.ipynb #dcff3c89
 class GraphFile:
     "Triples that are already known, looked up by caption"
     def __init__(self, path):

@@ -7,13 +7,13 @@ __all__ = ['ACTORS', 'CLOTHES', 'ON_BODY', 'PARTS', 'OWNERS', 'TREE_PARTS', 'POI
            'PHOTOS', 'ACTOR_VERBS', 'HANDLING', 'PLACES', 'MOVING', 'WAYS', 'GAMES', 'STAYING', 'LOOSE', 'acts',
            'Wanted', 'Reader', 'triples']
 
-# %% ../../nbs/data/05c_relations.ipynb #a9775849
+# %% ../../nbs/data/05c_relations.ipynb #d8bd6b15
 from dataclasses import dataclass
 from fastcore.basics import patch
-from .chunks import Phrase, Token, chunks
+from .chunks import COLORS, Phrase, Token, chunks
 from .words import singular
 
-# %% ../../nbs/data/05c_relations.ipynb #b838f4f3
+# %% ../../nbs/data/05c_relations.ipynb #527668d8
 ACTORS = frozenset("""
 adult adults animal animals audience baby batter bear bears biker bird birds boy boys bride cat catcher cats chef child children couple cow cowboy cows crowd cyclist dog
 dogs driver duck ducks elephant elephants family fans father female friends gentleman giraffe giraffes girl girls goat goats groom group guy guys horse horses kid kids
@@ -25,7 +25,7 @@ CLOTHES = frozenset("""
 apron bikini blouse boots cap clothes clothing costume gear glasses gloves goggles hat hats helmet helmets hoodie jeans jersey overalls pajamas pants robe sandals scarf
 shirt shirts shoes shorts skirt sneakers socks suit suits sunglasses sweatshirt swimsuit t-shirt tank tee tie top trunks tshirt uniform uniforms vest
 """.split())
-ON_BODY = CLOTHES | frozenset('jacket jackets coat coats dress sweater wetsuit outfit hair'.split())
+ON_BODY = CLOTHES | COLORS | frozenset('jacket jackets coat coats dress sweater wetsuit outfit hair'.split())
 PARTS = frozenset("""
 arm arms back beak body bumper door doors ear ears engine eye eyes face feather feathers feet finger fingers foot fur hair hand handle handlebars hands head headlight
 headlights hood hoof hooves horn horns knob leg legs lid mane mirror mouth neck nose paw paws reflection roof screen seat shadow tail teeth thumb tire tires tongue tooth
@@ -38,9 +38,9 @@ train tree truck tv umbrella van vehicle woman womans zebra zebras
 """.split())
 TREE_PARTS = frozenset('branch branches'.split())
 
-# %% ../../nbs/data/05c_relations.ipynb #f8ee356f
+# %% ../../nbs/data/05c_relations.ipynb #447154c8
 POINTERS = {w:None for w in """bunch bunches pair pairs couple set lot lots row rows herd flock crowd team portion section pile piles stack stacks type types kind kinds sort variety assortment bit bits strip strand
-strands chunk chunks pack collection series array cluster clump loads plenty handful layer layers loaf scoop number body bouquet view side sides back front top bottom middle center edge edges end ends tip corner
+strands chunk chunks pack collection series array cluster clump loads plenty handful layer layers loaf scoop number body bouquet view side sides back front top bottom middle center edge edges end ends tip corner dozen dozens bale bales species
 left right background rest""".split()} | {w:w for w in 'piece pieces slice slices part patch patches statue'.split()} | dict(group='group of', groups='group of') # what they say about the other noun
 HOLDS_ON = frozenset('plate plates dish tray trays platter'.split())
 HOLDS_IN = frozenset("""bag bags basket baskets bottle bottles box boxes bucket can cans carton case container crate cup cups glass glasses jar jars line mug pot vase vases
@@ -48,7 +48,7 @@ picture pictures photo photos image photograph painting drawing""".split())
 HAS_INSIDE = frozenset('bowl bowls field room hill'.split())
 PHOTOS = frozenset('photo photos picture pictures photograph'.split())
 
-# %% ../../nbs/data/05c_relations.ipynb #8a0afd6a
+# %% ../../nbs/data/05c_relations.ipynb #8592b005
 ACTOR_VERBS = frozenset("""
 brush carry catch cook cut drink eat feed hit hold jump kick kneel lean look play pose prepare pull push read ride run sit skate skateboard ski smile stand stare surf swing
 take talk throw touch use walk watch wave wear
@@ -63,7 +63,7 @@ LOOSE = frozenset('to for like of about as during after before'.split())        
 
 def acts(name:str)->bool: return name.split()[-1] in ACTORS
 
-# %% ../../nbs/data/05c_relations.ipynb #ad56ac5a
+# %% ../../nbs/data/05c_relations.ipynb #5b037f81
 @dataclass
 class Wanted:
     "A relation that still has no object"
@@ -90,7 +90,7 @@ class Reader:
         "Kind and content of a chunk further on"
         return self.items[self.at+k] if self.at+k<len(self.items) else ('end', None)
 
-# %% ../../nbs/data/05c_relations.ipynb #6868e78f
+# %% ../../nbs/data/05c_relations.ipynb #44f91860
 @patch
 def looks(self:Reader, x:Phrase):
     "What the words of a thing say about it"
@@ -112,7 +112,7 @@ def part(self:Reader, x:Phrase):
         self.add(' '.join(whole), 'have', part)
         x.head,x.name = [part],part
 
-# %% ../../nbs/data/05c_relations.ipynb #a23202cf
+# %% ../../nbs/data/05c_relations.ipynb #89f0d6df
 @patch
 def of(self:Reader, a:Phrase, b:Phrase, at:int)->bool:
     "What `a of b` says, `at` being the place behind it; True if `b` takes the place of `a`"
@@ -131,7 +131,7 @@ def of(self:Reader, a:Phrase, b:Phrase, at:int)->bool:
     self.looks(b)
     return False
 
-# %% ../../nbs/data/05c_relations.ipynb #22698a3a
+# %% ../../nbs/data/05c_relations.ipynb #5c305785
 def _photo(out): # `taking a photo of` is one verb
     return len(out)>1 and out[-2][0]=='ing' and out[-2][1].value=='take' and out[-1][1].head[-1] in PHOTOS
 
@@ -157,7 +157,7 @@ def bind(self:Reader):
         if kind=='thing': self.looks(x)
     self.items = out
 
-# %% ../../nbs/data/05c_relations.ipynb #703651b1
+# %% ../../nbs/data/05c_relations.ipynb #f829b730
 @patch
 def read(self:Reader)->list:
     "All triples, in the order in which they were found"
@@ -174,6 +174,9 @@ def emit(self:Reader, w:Wanted, b:str):
     for a in w.subjects:
         worn = w.relation.split()[-1]=='in' and acts(a) and b.split()[-1] in CLOTHES
         if w.turned: self.add(b, w.relation, a)
+        elif b in COLORS and acts(a) and w.relation in ('wear','in'): # `a man in black`
+            self.add(a, 'wear', 'clothes')
+            self.add('clothes', 'is', b)
         else: self.add(a, 'wear' if worn else w.relation, b)
 
 @patch
@@ -193,7 +196,7 @@ def on_thing(self:Reader, x:Phrase):
         self.link = None
     self.be = False
 
-# %% ../../nbs/data/05c_relations.ipynb #06dce74e
+# %% ../../nbs/data/05c_relations.ipynb #3d53daba
 @patch
 def on_looks(self:Reader, x:Phrase):
     "Looks on their own: said of the subject after `be`, of the thing before otherwise"
@@ -214,7 +217,7 @@ def on_have(self:Reader, x:Token):
     near = self.before=='that' or self.before=='thing' and x.word not in ('has','have')
     self.wanted,self.be = Wanted(self.last if near else self.subject, 'have'),False
 
-# %% ../../nbs/data/05c_relations.ipynb #30e3d1a9
+# %% ../../nbs/data/05c_relations.ipynb #0c214b04
 @patch
 def on_and(self:Reader, _): self.joined,self.wanted = True,None
 @patch
@@ -235,7 +238,7 @@ def on_skip(self:Reader, _): "Done by another chunk"
 def on_to(self:Reader, _):
     if self.before not in ('ing','done','fin','to'): self.doers = self.subject
 
-# %% ../../nbs/data/05c_relations.ipynb #e23cc31b
+# %% ../../nbs/data/05c_relations.ipynb #efb978fc
 @patch
 def is_worn(self:Reader)->bool:
     "Was the last thing only what the subject has on"
@@ -255,19 +258,22 @@ def who(self:Reader, kind:str, verb:str)->list:
 def state(self:Reader, who, word):
     for a in who: self.add(a, 'is', word)
 
-# %% ../../nbs/data/05c_relations.ipynb #b11ae5d3
+# %% ../../nbs/data/05c_relations.ipynb #3bb62da4
 @patch
 def on_verb(self:Reader, x:Token, kind:str):
     "A verb waits for its object or preposition, or is a state if nothing follows"
     who,(after,y) = self.who(kind, x.value),self.ahead()
     self.doers,self.verb,self.be = who,None,False
+    if after=='looks' and kind=='ing' and self.ahead(2)[0]=='prep': # `flying high in`
+        del self.items[self.at+1]
+        after,y = self.ahead()
     if after=='thing' and x.value=='take' and kind!='done' and y.name in PHOTOS: self.photograph(who)
     elif after in ('thing','each'): self.wanted = Wanted(who, x.value)
     elif after=='prep': self.verb_prep(x, kind, who, y)
     elif self.gap and kind!='done': self.fill(Wanted(who, x.value))
     elif after not in ('pron','to','ing') and not (after=='looks' and kind=='done'): self.state(who, x.word)
 
-# %% ../../nbs/data/05c_relations.ipynb #8783c39c
+# %% ../../nbs/data/05c_relations.ipynb #d074b0ac
 @patch
 def fill(self:Reader, w:Wanted):
     "The object came first, as in `the hat the man is wearing`; what follows is about it again"
@@ -301,7 +307,7 @@ def on_done(self:Reader, x): self.on_verb(x, 'done')
 @patch
 def on_fin(self:Reader, x): self.on_verb(x, 'fin')
 
-# %% ../../nbs/data/05c_relations.ipynb #f8998268
+# %% ../../nbs/data/05c_relations.ipynb #561eb791
 @patch
 def on_prep(self:Reader, x:Token):
     "A preposition: with a verb, after `be`, or between things"
@@ -325,7 +331,7 @@ def with_verb(self:Reader, prep, verb, kind, who)->Wanted:
     passive = kind=='done' and (prep=='by' and verb not in STAYING or verb in ('cover','line') and prep in ('in','with','by'))
     return Wanted(who, verb, True) if passive else Wanted(who, f'{verb} {prep}')
 
-# %% ../../nbs/data/05c_relations.ipynb #c89d3f19
+# %% ../../nbs/data/05c_relations.ipynb #9471f204
 @patch
 def attach(self:Reader, prep)->Wanted:
     "Which of the things before a preposition it belongs to"
@@ -338,7 +344,7 @@ def attach(self:Reader, prep)->Wanted:
     actor = prep=='with' and self.link and self.subject and acts(self.subject[0])
     return Wanted(self.subject if actor or prep!='with' and self.is_worn() else self.last, prep)
 
-# %% ../../nbs/data/05c_relations.ipynb #649985f9
+# %% ../../nbs/data/05c_relations.ipynb #b2b0e169
 @patch
 def on_pron(self:Reader, x:Token):
     "`it` in `a pole with a sign on it` turns the relation round; `he` at the start is a man"
@@ -356,7 +362,7 @@ def on_each(self:Reader, _):
         for a in self.wanted.subjects: self.add(singular(a), self.wanted.relation, singular(a))
     self.wanted = None
 
-# %% ../../nbs/data/05c_relations.ipynb #87f4b3d3
+# %% ../../nbs/data/05c_relations.ipynb #44f5a8c7
 def triples(
     text:str, # a caption
 )->list:      # (subject, relation, object), attributes and numbers with the relation `is`

@@ -7,7 +7,7 @@ __all__ = ['COCO_WORDS', 'YOUNG', 'DROP_FIRST', 'ALWAYS', 'FACTS', 'GRAPH', 'syn
            'read_instances', 'ratios', 'objects_there', 'chair', 'made_up', 'overlap', 'toy_facts', 'graph_parts',
            'graph_facts']
 
-# %% ../../nbs/metrics/04_grounding.ipynb #faf25f5e
+# %% ../../nbs/metrics/04_grounding.ipynb #997e0e3c
 from collections import Counter
 from pathlib import Path
 import numpy as np
@@ -17,7 +17,7 @@ from ..data.words import singular
 from .bootstrap import Measured
 from .inputs import few
 
-# %% ../../nbs/metrics/04_grounding.ipynb #39eba26c
+# %% ../../nbs/metrics/04_grounding.ipynb #83838aaf
 COCO_WORDS = '''person, people, man, woman, boy, girl, child, kid, baby, toddler, infant, adult, guy, lady, gentleman, male, female, human, somebody, someone, mother, father, mom, dad, parent,
 son, daughter, brother, sister, husband, wife, grandmother, grandfather, teen, teenager, youth, friend, bride, groom, family, crowd, pedestrian, passenger, rider, driver, biker,
 bicyclist, cyclist, motorcyclist, skater, skateboarder, skier, snowboarder, surfer, swimmer, player, batter, catcher, pitcher, umpire, referee, athlete, golfer, runner, jockey,
@@ -52,7 +52,7 @@ book, textbook, novel, cookbook, paperback; clock, clock tower, clocktower, alar
 bear;
 hair drier, hair dryer, hairdryer, hairdrier, blow dryer, blowdryer; toothbrush, tooth brush'''
 
-# %% ../../nbs/metrics/04_grounding.ipynb #6090112c
+# %% ../../nbs/metrics/04_grounding.ipynb #e6eda75e
 def synonyms_from(
     text:str, # one line per category: names separated by commas, the category first
     source='the synonyms',
@@ -74,7 +74,7 @@ def read_synonyms(
     try: return synonyms_from(Path(path).read_text(encoding='utf-8-sig'), Path(path).name)
     except FileNotFoundError: raise InputError(f'{path} is not there; it should hold one line per category: its name, then synonyms, separated by commas.') from None
 
-# %% ../../nbs/metrics/04_grounding.ipynb #411a4918
+# %% ../../nbs/metrics/04_grounding.ipynb #3d6a0043
 YOUNG = frozenset('bird cat dog horse sheep cow elephant bear zebra giraffe animal cub'.split())
 DROP_FIRST = {(age, x) for age in ('baby','adult') for x in YOUNG} | {('passenger','jet'), ('passenger','train')}
 ALWAYS = {'bow tie':'tie', 'home plate':None, 'train track':None, 'toilet seat':'toilet'} # names that stand for something else, or for no category
@@ -87,7 +87,7 @@ def _merged(words, names, longest=4):
         yield ' '.join(words[i:i+n])
         i += n
 
-# %% ../../nbs/metrics/04_grounding.ipynb #f6892425
+# %% ../../nbs/metrics/04_grounding.ipynb #faf78df7
 def mentions(
     text:str,      # a tokenised caption
     synonyms:dict, # from `read_synonyms`
@@ -100,7 +100,7 @@ def mentions(
     cats = ((w, ALWAYS[w] if w in ALWAYS else synonyms.get(w)) for w in items)
     return [(w, c) for w,c in cats if c]
 
-# %% ../../nbs/metrics/04_grounding.ipynb #619a18fc
+# %% ../../nbs/metrics/04_grounding.ipynb #94f5790a
 def read_instances(
     source, # COCO's instances_*.json, or the object itself, or {id: [category]}
 )->dict:    # id -> set of category names
@@ -115,7 +115,7 @@ def read_instances(
     except KeyError as e: raise InputError(f'the instance annotations have no {e}; COCO\'s file has images, annotations with image_id and category_id, and categories with id and name.') from None
     return out
 
-# %% ../../nbs/metrics/04_grounding.ipynb #8334c0f0
+# %% ../../nbs/metrics/04_grounding.ipynb #1617ca65
 def ratios(
     names, # m columns
     over,  # (b, m) counts above the line
@@ -138,7 +138,7 @@ def objects_there(
     if lost: raise InputError(f'{len(lost)} pictures have no instance annotations: {few(lost)}. Leave them out, or score by references alone.')
     return {i:{c for t in ts for _,c in mentions(t, synonyms)} | set(instances[i] if instances else ()) for i,ts in refs.items()}
 
-# %% ../../nbs/metrics/04_grounding.ipynb #375d7280
+# %% ../../nbs/metrics/04_grounding.ipynb #9ad0c9ae
 def chair(
     cands:dict,       # id -> tokenised caption
     there:dict,       # id -> categories that are there, from `objects_there`
@@ -155,7 +155,7 @@ def chair(
     rows = np.array(rows, float)
     return ratios([f'{n}{label}' for n in ('CHAIR_s','CHAIR_i','Object_recall')], rows[:,:3], rows[:,3:], [0, 0, 1])
 
-# %% ../../nbs/metrics/04_grounding.ipynb #436d7521
+# %% ../../nbs/metrics/04_grounding.ipynb #3fac9aef
 def made_up(
     cands:dict,
     there:dict,
@@ -165,7 +165,7 @@ def made_up(
     synonyms = synonyms or read_synonyms()
     return Counter(m for i,t in cands.items() for m in dict.fromkeys(mentions(t, synonyms)) if m[1] not in there[i])
 
-# %% ../../nbs/metrics/04_grounding.ipynb #735ceac0
+# %% ../../nbs/metrics/04_grounding.ipynb #aea60418
 def overlap(
     kinds, # m kinds of facts
     hit,   # (b, m) facts said that are there
@@ -179,7 +179,7 @@ def overlap(
     under = np.stack([said, there, said+there], -1).reshape(len(hit), -1)
     return ratios(names, over, under, 1.)
 
-# %% ../../nbs/metrics/04_grounding.ipynb #7b9a714e
+# %% ../../nbs/metrics/04_grounding.ipynb #1b4d6b12
 FACTS = ('objects','attributes','relations')
 
 def toy_facts(
@@ -196,7 +196,7 @@ def toy_facts(
     return [ratios(['All_right'], all_right, np.ones_like(all_right)),
             overlap([f'Toy_{k[:-1]}' for k in FACTS], np.minimum(right, there), said, there)]
 
-# %% ../../nbs/metrics/04_grounding.ipynb #c42b80bd
+# %% ../../nbs/metrics/04_grounding.ipynb #b3cf0598
 def graph_parts(
     triples,      # of one or more captions
     aliases=None, # relation -> the one it stands for
