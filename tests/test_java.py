@@ -161,7 +161,6 @@ def test_reduced_table_gives_the_same_numbers(tmp_path, monkeypatch):
 @real
 def test_reduced_real_table_gives_the_same_numbers(full, tmp_path, monkeypatch):
     "The same on the 5,274,084 real pairs, where an index of them is kept (making it takes some ten seconds)"
-    from caption_nb.metrics.paraphrases import index_folder
     keep = os.environ.get('CAPTION_NB_TEST_CACHE')
     if not keep: pytest.skip('makes or reads a 250 MB index; set CAPTION_NB_TEST_CACHE to a folder for it')
     monkeypatch.setenv('CAPTION_NB_CACHE', keep)
@@ -229,7 +228,7 @@ def test_meteor_is_interrupted(tmp_path, monkeypatch):
 
 def test_meteor_of_nothing():
     with pytest.raises(InputError, match='no candidates'): Meteor(JAVA or sys.executable).score({}, {})
-    with pytest.raises(InputError, match='needs a reference'): Meteor(JAVA or sys.executable).score({1:[]}, {1:'a dog'})
+    with pytest.raises(InputError, match='1 candidates have no references: 1'): Meteor(JAVA or sys.executable).score({1:[]}, {1:'a dog'})
     with pytest.raises(InputError, match='lone surrogate'): Meteor(JAVA or sys.executable).score({1:['a']}, {1:'a \ud83d'})
 
 def test_no_java(tmp_path, monkeypatch):
@@ -239,6 +238,33 @@ def test_no_java(tmp_path, monkeypatch):
     for f in (meteor, spice):
         with pytest.raises(JavaMissing, match='no java found'): f(REFS, CANDS)
     assert 'no java found' in spice_status()
+
+@real
+def test_no_room_for_the_reduced_table(tmp_path, monkeypatch):
+    from caption_nb.metrics.paraphrases import Paraphrases
+    small = tiny_package(tmp_path/'small')
+    monkeypatch.syspath_prepend(str(small))
+    monkeypatch.setenv('CAPTION_NB_CACHE', str(tmp_path/'cache'))
+    def full_disk(self, rows, path): raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(Paraphrases, 'write', full_disk)
+    with pytest.raises(JavaError, match='cannot be written: No space left'): Meteor(table='reduced').score(REFS, CANDS)
+
+@real
+def test_no_room_for_the_index(tmp_path, monkeypatch):
+    "A cache that cannot be written costs time only, or is said if the reduced table was asked for"
+    small = tiny_package(tmp_path/'small')
+    monkeypatch.syspath_prepend(str(small))
+    (tmp_path/'cache').write_text('a file where a folder should be')
+    monkeypatch.setenv('CAPTION_NB_CACHE', str(tmp_path/'cache'))
+    assert Meteor(table='auto').score(REFS, CANDS).corpus[0]>.3
+    with pytest.raises(OSError): Meteor(table='reduced').score(REFS, CANDS)
+
+@real
+def test_meteor_of_very_long_captions(tiny):
+    "METEOR's need of memory grows with the square of the length; where it does not suffice, the caption is named"
+    with Meteor(table=table(tiny), memory='300M') as m:
+        assert m.score({1:['x'*100_000], 2:['a dog '*300]}, {1:'x'*100_000, 2:'dog '*300}).per_image[0,0]==1
+        with pytest.raises(JavaError, match='OutOfMemoryError.*METEOR was at .dog dog'): m.score({1:['a dog '*2000]}, {1:'dog '*2000})
 
 @real
 def test_threads_share_one_meteor(tiny):

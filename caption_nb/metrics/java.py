@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['ALPHA', 'BETA', 'GAMMA', 'DELTA', 'MODULES', 'NOISE', 'ANSWER', 'GREETING', 'MANY', 'EACH', 'TABLES', 'PARSER',
-           'OPENED', 'PLAIN_SCRIPT', 'CACHE_TROUBLE', 'meteor_parts', 'meteor_formula', 'Ended', 'Talk', 'score_line',
-           'meteor_command', 'Shards', 'Meteor', 'measured_meteor', 'meteor', 'spice_folders', 'spice_archives',
-           'spice_status', 'write_script_jar', 'spice_command', 'spice_results', 'spice_scores', 'spice']
+           'OPENED', 'PLAIN_SCRIPT', 'CACHE_TROUBLE', 'meteor_parts', 'meteor_formula', 'Ended', 'Talk', 'same_ids',
+           'score_line', 'meteor_command', 'Shards', 'Meteor', 'measured_meteor', 'meteor', 'spice_folders',
+           'spice_archives', 'spice_status', 'write_script_jar', 'spice_command', 'spice_results', 'spice_scores',
+           'spice']
 
-# %% ../../nbs/metrics/02_java.ipynb #2c1480c0
+# %% ../../nbs/metrics/02_java.ipynb #9130034f
 import base64, json, os, platform, queue, re, subprocess, tempfile, threading, time, weakref, zlib
 from pathlib import Path
 from zipfile import ZipFile
@@ -16,11 +17,12 @@ import numpy as np
 from fastcore.basics import patch
 from ..core import InputError, cache_dir
 from .bootstrap import Measured, measured_mean
+from .inputs import few
 from .paraphrases import Paraphrases, open_index
 from caption_nb.metrics.ptb import (JAVA_FLAGS, LOCALE, JavaError, JavaMissing, end_java, feed, find_jar, in_thread, last_words, one_line, overhear, require_java, run_java,
     start_java)
 
-# %% ../../nbs/metrics/02_java.ipynb #00c7e5a3
+# %% ../../nbs/metrics/02_java.ipynb #2e830374
 ALPHA,BETA,GAMMA,DELTA = .85,.2,.6,.75
 MODULES = np.array([1.,.6,.8,.6]) # weights of exact, stem, synonym and paraphrase matches
 
@@ -46,7 +48,7 @@ def meteor_formula(
 
 def _ratio(a, b): return np.divide(a, b, out=np.zeros(np.shape(a)), where=np.asarray(b)!=0)
 
-# %% ../../nbs/metrics/02_java.ipynb #c4ea6557
+# %% ../../nbs/metrics/02_java.ipynb #e8931ef3
 NOISE = 1000 # lines that are no answers, before we stop listening
 
 def _listen(pipe, answers, asked, pattern):
@@ -63,7 +65,7 @@ def _listen(pipe, answers, asked, pattern):
     except (OSError, ValueError): pass
     answers.put(((wrong+[rest[:80]])[0],))
 
-# %% ../../nbs/metrics/02_java.ipynb #22b06865
+# %% ../../nbs/metrics/02_java.ipynb #0b744516
 class Ended(JavaError):
     "The program ended, or printed what it should not, before it had answered"
 
@@ -83,7 +85,7 @@ class Talk:
         self.hears = in_thread(overhear, self.p.stderr, self.words)
         in_thread(_listen, self.p.stdout, self.answers, self.asked, pattern)
 
-# %% ../../nbs/metrics/02_java.ipynb #7e66afe4
+# %% ../../nbs/metrics/02_java.ipynb #45c56811
 @patch
 def send(self:Talk,
     lines, # texts without line ends
@@ -108,16 +110,22 @@ def receive(self:Talk,
     self.hears.join(1)
     raise Ended(f'{self.name} ended with status {status}: {last_words(self.words)}')
 
-# %% ../../nbs/metrics/02_java.ipynb #6cd1f174
+# %% ../../nbs/metrics/02_java.ipynb #1f4386a4
 ANSWER = re.compile(rb'\d+(\.\d+)?( \d+(\.\d+)?){22}')
 GREETING = ('SCORE ||| a dog barks ||| a dog', b'2.0 3.0 1.0 1.0 1.0 1.0 1.0 1.0'+b' 0.0'*12+b' 1.0 2.0 2.0')
+
+def same_ids(refs:dict, cands:dict)->dict:
+    "The candidates, each with references"
+    if not cands: raise InputError('There are no candidates to score.')
+    lone = [i for i in cands if not refs.get(i)]
+    if lone: raise InputError(f'{len(lone)} candidates have no references: {few(lone)}')
+    return cands
 
 def score_line(
     refs:list, # references, tokenised
     cand:str,
 )->str:
     "One question to METEOR; its separator cannot occur within a caption"
-    if not refs: raise InputError(f'METEOR needs a reference; there is none for the caption {cand[:60]!r}')
     clean = [one_line(r).replace('|||', ' ') for r in refs]
     return ' ||| '.join(['SCORE', *clean, one_line(cand).replace('|||', '').replace('  ', ' ')]) # as in the published driver
 
@@ -131,7 +139,7 @@ def meteor_command(
     "How METEOR is started"
     return [java, *(JAVA_FLAGS if small else LOCALE), f'-Xmx{memory}', '-jar', jar, '-', '-', '-stdio', '-l', 'en', '-norm', '-a', table]
 
-# %% ../../nbs/metrics/02_java.ipynb #735c1076
+# %% ../../nbs/metrics/02_java.ipynb #57f76fc8
 class Shards:
     "METEOR processes with the same table"
     def __init__(self,
@@ -166,8 +174,14 @@ class Shards:
                 self.index.write(self.rows, Path(d)/'table.gz')
                 self._greet(Path(d)/'table.gz', start, until)
         except Ended as e: raise JavaError(str(e)) from None
+        except OSError as e: raise JavaError(f'the reduced paraphrase table cannot be written: {e.strerror or e}') from None
 
-# %% ../../nbs/metrics/02_java.ipynb #f493f251
+# %% ../../nbs/metrics/02_java.ipynb #66248a2e
+@patch
+def _answer(self:Shards, talk, question, limit, until):
+    try: return talk.receive(limit, until)
+    except JavaError as e: raise type(e)(f'{e} (METEOR was at {question.rsplit(" ||| ", 1)[-1][:40]!r})') from None
+
 @patch
 def ask(self:Shards,
     lines,       # questions
@@ -183,7 +197,7 @@ def ask(self:Shards,
             self.start(start, until)
             for t,q,a in zip(self.talks, todo, done): t.send(q[len(a):])
             for t,q,a in zip(self.talks, todo, done):
-                while len(a)<len(q): a.append(t.receive(limit, until))
+                while len(a)<len(q): a.append(self._answer(t, q[len(a)], limit, until))
             break
         except BaseException as e:
             self.close()
@@ -192,7 +206,7 @@ def ask(self:Shards,
     for k,a in enumerate(done): out[k::self.n] = a
     return out
 
-# %% ../../nbs/metrics/02_java.ipynb #6c1f8876
+# %% ../../nbs/metrics/02_java.ipynb #d7c79ecc
 MANY,EACH = 1000,200 # pictures from which an index is worth making, and at least for each process
 TABLES = ('auto','full','reduced')
 _lock,_now = threading.Lock(),{} # the processes in use, under the key 'shards'
@@ -231,7 +245,7 @@ class Meteor:
     def __enter__(self): return self
     def __exit__(self, *args): self.close()
 
-# %% ../../nbs/metrics/02_java.ipynb #5423d9a8
+# %% ../../nbs/metrics/02_java.ipynb #4cef76bd
 @patch
 def _index(self:Meteor, table, n):
     "The table's index, or None if it is not there and not worth making, or cannot be written"
@@ -260,7 +274,7 @@ def stats(self:Meteor,
     timeout:float|None=None,   # seconds for everything, start included; None = no such limit
 )->np.ndarray:                 # (b, 23) in the order of `cands`
     "METEOR's 23 numbers of every caption"
-    lines = [score_line(refs[i], c) for i,c in cands.items()]
+    lines = [score_line(refs[i], c) for i,c in same_ids(refs, cands).items()]
     until = time.monotonic()+timeout if timeout is not None else float('inf')
     with _lock:
         now = _now.get('shards')
@@ -269,7 +283,7 @@ def stats(self:Meteor,
         got = shards.ask(lines, self.start, self.limit, until)
     return np.array([a.split() for a in got], float).reshape(-1, 23)
 
-# %% ../../nbs/metrics/02_java.ipynb #e3ce8a4a
+# %% ../../nbs/metrics/02_java.ipynb #e5f141bb
 def measured_meteor(
     stats, # (b, 23)
 )->Measured:
@@ -280,7 +294,6 @@ def measured_meteor(
 @patch
 def score(self:Meteor, refs:dict, cands:dict, timeout:float|None=None)->Measured:
     "METEOR of tokenised captions"
-    if not cands: raise InputError('There are no candidates to score.')
     return measured_meteor(self.stats(refs, cands, timeout))
 
 def meteor(
@@ -292,7 +305,7 @@ def meteor(
     "METEOR of tokenised captions; a `JavaError` says why there is none"
     return Meteor(java).score(refs, cands, timeout)
 
-# %% ../../nbs/metrics/02_java.ipynb #b8a3e809
+# %% ../../nbs/metrics/02_java.ipynb #c016dd76
 PARSER = ('stanford-corenlp-3.6.0.jar','stanford-corenlp-3.6.0-models.jar')
 
 def _cache(*parts)->Path|None:
@@ -318,7 +331,7 @@ def spice_status()->str:
     except JavaMissing as e: return str(e)
     return 'ok'
 
-# %% ../../nbs/metrics/02_java.ipynb #9f1c9412
+# %% ../../nbs/metrics/02_java.ipynb #a301babf
 OPENED = tuple(f'--add-opens=java.base/{p}=ALL-UNNAMED' for p in ('java.lang','java.math','java.util','java.util.concurrent','java.net','java.text'))
 PLAIN_SCRIPT = """
 eNqVVGtP01AYfs42WBkDRrkoIAqIsA1wongdIjBBuQjEGRLjp7KdzJKuXdozMj76j/SLgCb+AH+U8T1r12xsTFyTNT3P5X3Oey6///z4BWAJOxEEEAwjFEUHOhkmj7UTrZJycrZeEqm1
@@ -338,7 +351,7 @@ def write_script_jar(
         z.writestr('META-INF/services/javax.script.ScriptEngineFactory', 'captionnb.PlainScript\n')
         z.writestr('captionnb/PlainScript.class', zlib.decompress(base64.b64decode(PLAIN_SCRIPT)))
 
-# %% ../../nbs/metrics/02_java.ipynb #c488cc8e
+# %% ../../nbs/metrics/02_java.ipynb #a6ca9b66
 def _memory_limit()->int:
     "Megabytes of heap: 60 % of what this machine or container has, 8 GB at most"
     try: have = os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')
@@ -361,7 +374,7 @@ def spice_command(
     args += ['-cp', os.pathsep.join(map(str, [Path(folder)/'script.jar', *archives])), 'edu.anu.spice.SpiceScorer', Path(folder)/'in.json']
     return args + (['-cache', cache] if cache else []) + ['-out', Path(folder)/'out.json', '-subset', '-silent']
 
-# %% ../../nbs/metrics/02_java.ipynb #5bbaa319
+# %% ../../nbs/metrics/02_java.ipynb #7a5f2739
 def spice_results(
     path,  # of SPICE's output
     n:int, # pictures asked about
@@ -385,11 +398,13 @@ def spice_scores(
     java:str|None=None,  # the program; None = look for it
 )->list:                 # per picture: category -> {'f', 'pr', 're', ...}; categories All, Object, Attribute, Relation, Cardinality, Color, Size
     "SPICE's scores of every caption"
+    rows = [dict(image_id=k, test=one_line(c), refs=[one_line(r) for r in refs[i]]) for k,(i,c) in enumerate(same_ids(refs, cands).items())]
     (java,archives),until = spice_archives(java),time.monotonic()+timeout
-    rows = [dict(image_id=k, test=one_line(c), refs=[one_line(r) for r in refs[i]]) for k,(i,c) in enumerate(cands.items())]
     with tempfile.TemporaryDirectory(prefix='caption_nb-', ignore_cleanup_errors=True) as d:
-        write_script_jar(Path(d)/'script.jar')
-        (Path(d)/'in.json').write_text(json.dumps(rows))
+        try:
+            write_script_jar(Path(d)/'script.jar')
+            (Path(d)/'in.json').write_text(json.dumps(rows))
+        except OSError as e: raise JavaError(f'the question to SPICE cannot be written: {e.strerror or e}') from None
         cache = _cache('spice','parses') if _can_cache() else None
         try: return _run_spice(java, archives, d, len(rows), until, cache)
         except JavaError as e:
@@ -398,7 +413,7 @@ def spice_scores(
 
 CACHE_TROUBLE = re.compile('lmdb|mdb_|fusesource|nustaq|InaccessibleObject', re.I)
 
-# %% ../../nbs/metrics/02_java.ipynb #a3f10503
+# %% ../../nbs/metrics/02_java.ipynb #77855369
 def spice(
     refs:dict,           # id -> references, tokenised
     cands:dict,          # id -> candidate, tokenised; the same ids
@@ -406,5 +421,4 @@ def spice(
     java:str|None=None,  # the program; None = look for it
 )->Measured:
     "SPICE of tokenised captions: the mean of the pictures' F-scores; a `JavaError` says why there is none"
-    if not cands: raise InputError('There are no candidates to score.')
     return measured_mean('SPICE', [s['All']['f'] for s in spice_scores(refs, cands, timeout, java)])

@@ -6,7 +6,7 @@
 __all__ = ['BASE', 'MIX', 'BLOCK', 'UPPER', 'LOWER', 'Pieces', 'read_pieces', 'build_index', 'Paraphrases', 'index_folder',
            'open_index', 'Marks', 'mark_runs']
 
-# %% ../../nbs/metrics/02a_paraphrases.ipynb #320d7188
+# %% ../../nbs/metrics/02a_paraphrases.ipynb #53925ba6
 import gzip, hashlib, os, shutil, tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 from fastcore.basics import patch
 from ..core import cache_dir
 
-# %% ../../nbs/metrics/02a_paraphrases.ipynb #c43dd121
+# %% ../../nbs/metrics/02a_paraphrases.ipynb #3070a044
 BASE,MIX = 0x9E3779B97F4A7C15,0xD6E8FEB86659FD93 # odd: the first has an inverse, the second spreads what is left
 BLOCK = 1<<22             # bytes of text hashed at a time
 
@@ -61,7 +61,7 @@ def read_pieces(
     lines = np.searchsorted(begin, np.flatnonzero(a==10))
     return Pieces(sums, ends-(stop-begin), ends, np.concatenate([[0], lines]))
 
-# %% ../../nbs/metrics/02a_paraphrases.ipynb #95dbe1c5
+# %% ../../nbs/metrics/02a_paraphrases.ipynb #28aa2883
 def _blocks(table): # whole pairs of a table (three lines each: probability, phrase, phrase), BLOCK bytes at a time
     rest = b''
     with gzip.open(table) as f:
@@ -75,11 +75,11 @@ def _blocks(table): # whole pairs of a table (three lines each: probability, phr
 
 def _indexed(block:bytes)->tuple:
     "The block's phrases without probabilities, length of every pair, hashes of both sides, and most pieces in a phrase"
-    p,a = read_pieces(block.lower()),np.frombuffer(block, np.uint8)
-    size = np.diff(np.flatnonzero(a==10), prepend=-1)
-    phrase = np.arange(len(size))%3>0
+    size = np.diff(np.flatnonzero(np.frombuffer(block, np.uint8)==10), prepend=-1)
+    text = np.frombuffer(block, np.uint8)[np.repeat(np.arange(len(size))%3>0, size)]
+    p = read_pieces(text.tobytes().lower())
     h = p.hashes(p.lines[:-1], p.lines[1:])
-    return a[np.repeat(phrase, size)], size[1::3]+size[2::3], h[1::3], h[2::3], int(np.diff(p.lines)[phrase].max())
+    return text, size[1::3]+size[2::3], h[::2], h[1::2], int(np.diff(p.lines).max())
 
 def build_index(
     table,  # METEOR's paraphrases, gzip
@@ -97,7 +97,7 @@ def build_index(
         os.replace(aside, folder)
     finally: shutil.rmtree(aside, ignore_errors=True)
 
-# %% ../../nbs/metrics/02a_paraphrases.ipynb #e38c07cc
+# %% ../../nbs/metrics/02a_paraphrases.ipynb #ae2a740a
 @dataclass
 class Paraphrases:
     "An index, its arrays on disk"
@@ -131,7 +131,7 @@ def open_index(
         except (OSError, ValueError, EOFError):
             if fresh: raise
 
-# %% ../../nbs/metrics/02a_paraphrases.ipynb #05570790
+# %% ../../nbs/metrics/02a_paraphrases.ipynb #67b51068
 UPPER,LOWER = np.uint32(8),np.uint32((1<<24)-1)
 
 @dataclass

@@ -114,7 +114,7 @@ def last_words(err:bytes)->str:
     lines = [l for l in lines if l and not l.startswith(('Picked up', 'at ', '... '))]
     return ' / '.join(lines[-2:])[:300] or 'it printed no message'
 
-# %% ../../nbs/metrics/00_ptb.ipynb #5b254f97
+# %% ../../nbs/metrics/00_ptb.ipynb #35502143
 def feed(pipe, data:bytes):
     "Write all of `data`, or as much as the program takes before it ends"
     view = memoryview(data)
@@ -154,7 +154,7 @@ def end_java(p):
     p.wait()
     for f in (p.stdin, p.stdout, p.stderr): f.close()
 
-# %% ../../nbs/metrics/00_ptb.ipynb #2ceb4a26
+# %% ../../nbs/metrics/00_ptb.ipynb #1ab06257
 def _collect(pipe, out:bytearray, most:int):
     try:
         while len(out)<=most and (new := pipe.read(1<<16)): out += new
@@ -176,7 +176,7 @@ def _talk(p, data, out, words, limit, most):
     threads[1].join(1)
     return True
 
-# %% ../../nbs/metrics/00_ptb.ipynb #d12986f1
+# %% ../../nbs/metrics/00_ptb.ipynb #431352da
 def run_java(
     java:str,          # the program
     args,              # class path, class and options
