@@ -6,7 +6,7 @@
 __all__ = ['BASE', 'MIX', 'BLOCK', 'UPPER', 'LOWER', 'Pieces', 'read_pieces', 'build_index', 'Paraphrases', 'index_folder',
            'open_index', 'Marks', 'mark_runs']
 
-# %% ../../nbs/metrics/02a_paraphrases.ipynb #53925ba6
+# %% ../../nbs/metrics/02a_paraphrases.ipynb #dcc6f041
 import gzip, hashlib, os, shutil, tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 from fastcore.basics import patch
 from ..core import cache_dir
 
-# %% ../../nbs/metrics/02a_paraphrases.ipynb #3070a044
+# %% ../../nbs/metrics/02a_paraphrases.ipynb #e331df4c
 BASE,MIX = 0x9E3779B97F4A7C15,0xD6E8FEB86659FD93 # odd: the first has an inverse, the second spreads what is left
 BLOCK = 1<<22             # bytes of text hashed at a time
 
@@ -24,6 +24,7 @@ def _powers(base:int, n:int)->np.ndarray:
     with np.errstate(over='ignore'): np.cumprod(np.full(n-1, base, np.uint64), out=out[1:])
     return out
 
+# %% ../../nbs/metrics/02a_paraphrases.ipynb #a5ff739d
 _kept = np.zeros(256, bool) # letters and digits
 _kept[[*b'abcdefghijklmnopqrstuvwxyz0123456789']] = True
 
@@ -61,7 +62,7 @@ def read_pieces(
     lines = np.searchsorted(begin, np.flatnonzero(a==10))
     return Pieces(sums, ends-(stop-begin), ends, np.concatenate([[0], lines]))
 
-# %% ../../nbs/metrics/02a_paraphrases.ipynb #28aa2883
+# %% ../../nbs/metrics/02a_paraphrases.ipynb #dc981806
 def _blocks(table): # whole pairs of a table (three lines each: probability, phrase, phrase), BLOCK bytes at a time
     rest = b''
     with gzip.open(table) as f:
@@ -97,7 +98,7 @@ def build_index(
         os.replace(aside, folder)
     finally: shutil.rmtree(aside, ignore_errors=True)
 
-# %% ../../nbs/metrics/02a_paraphrases.ipynb #ae2a740a
+# %% ../../nbs/metrics/02a_paraphrases.ipynb #53ad4cce
 @dataclass
 class Paraphrases:
     "An index, its arrays on disk"
@@ -131,7 +132,7 @@ def open_index(
         except (OSError, ValueError, EOFError):
             if fresh: raise
 
-# %% ../../nbs/metrics/02a_paraphrases.ipynb #67b51068
+# %% ../../nbs/metrics/02a_paraphrases.ipynb #e11862d1
 UPPER,LOWER = np.uint32(8),np.uint32((1<<24)-1)
 
 @dataclass
