@@ -85,6 +85,7 @@ class XEConfig:
     clip:float = 1.                 # gradient norm
     ema:float = .99                 # decay of the averaged weights; 0 switches it off
     eval_every:int = 0              # steps between evaluations; 0: once per epoch
+    select:str = 'val.CIDEr'        # the value that decides which weights are kept, higher is better; '' keeps the last
     save_every:int = 100            # steps between checkpoints
     log_every:int = 10              # steps between log lines
     beam_size:int = 3               # beams when captioning
@@ -221,11 +222,13 @@ class Validation:
         self.refs = {k:[next(it) for _ in cs] for k,cs in zip(rows.image_id, rows.captions)}
 
     def __call__(self, captioner)->dict:
-        "`val.CIDEr`, mean length in words, share cut off, share of distinct captions"
+        "`val.CIDEr`, mean length in words, share cut off, share of distinct captions; for drawn scenes the share all right"
         caps = caption_part(captioner, self.part, self.n, quiet=True)
         toks,_ = tokenize([c.text for c in caps])
         value,_ = cider(self.refs, {c.image_id:t for c,t in zip(caps, toks)})
-        return {'val.CIDEr':float(value), 'val.words':float(np.mean([len(t.split()) for t in toks])),
+        facts = [_facts(c.text, r) for c,r in zip(caps, self.part.table)]
+        right = {'val.all_right':float(np.mean([f['all_right'] for f in facts]))} if facts and facts[0] else {}
+        return right|{'val.CIDEr':float(value), 'val.words':float(np.mean([len(t.split()) for t in toks])),
                 'val.cut_off':float(np.mean(['cut_off' in c.extra for c in caps])), 'val.distinct':len(set(toks))/len(toks)}
 
 # %% ../../nbs/opg/02_train.ipynb #03948d93
@@ -327,7 +330,7 @@ def fit_xe(model:PrefixCaptioner, train:Features, texts:list, val:Features|None,
     ids,mask = encode_captions(model.lm.tokenizer, texts, cfg.max_len, model.lm.stop_id)
     data = CaptionGroups(train, ids, mask, cfg.views, cfg.captions)
     check = Validation(val, cfg.n_val) if val is not None and len(val) else None
-    loop = Loop(model, data, xe(cfg.smoothing, cfg.word_loss), loop_config(cfg), state=run/'state', run=run, evaluate=check, select='val.CIDEr',
+    loop = Loop(model, data, xe(cfg.smoothing, cfg.word_loss), loop_config(cfg), state=run/'state', run=run, evaluate=check, select=cfg.select or None,
                 identity=identity(cfg, data=train.table.fingerprint(), encoder=getattr(model.encoder, 'fingerprint', '')))
     loop.resume() # refuses a state of other settings before anything of the old run is touched
     run.start(to_dict(cfg), system='opg', stage='xe')

@@ -249,7 +249,8 @@ def assess(self:Loop):
         with self.averaged(), torch.no_grad():
             values = self.evaluate(self.captioner)
             if self.run: self.run.log(step=self.step, epoch=self.step/self.per_epoch, **values)
-            score = values.get(self.select) if self.select else None
+            if self.select and self.select not in values: raise InputError(f'weights cannot be chosen by {self.select!r}: the evaluation gives {", ".join(values)}.')
+            score = values[self.select] if self.select else None
             if score is not None and (self.best is None or score>self.best['score']):
                 self.best = dict(score=float(score), step=self.step)
                 self.keep('best.safetensors')
