@@ -60,6 +60,9 @@ def job_of(a:EvaluateArgs)->Job:
     return Job(a.candidates or a.candidates_json, refs, 'sacap' if a.candidates_json else 'own')
 
 # %% ../../nbs/app/00b_evaluate.ipynb #8e67df86
+def _own_references(rows)->bool: # as in ViECap's list and the captions.json of a run
+    return isinstance(rows, list) and all(isinstance(r, dict) and ('captions' in r or 'references' in r) for r in rows)
+
 def _check(job:Job, layout:str)->list:
     "Layouts of both files, for the reader"
     from caption_nb.metrics.inputs import LAYOUTS, layout_of
@@ -67,8 +70,7 @@ def _check(job:Job, layout:str)->list:
     found = layout_of(job.candidates)
     if layout not in ('auto', *LAYOUTS): raise UsageError(f'--layout {layout}: known are auto, {", ".join(LAYOUTS)}.')
     if layout not in ('auto', found) and not (layout=='nocaps' and found in ('coco','viecap')): raise InputError(f'{job.candidates} has the layout {LAYOUTS[found]}, not {LAYOUTS[layout]}.')
-    rows = read_json(job.candidates) if found=='viecap' else None
-    if not job.references and not (rows and all('captions' in r for r in rows)): raise UsageError(f'{job.candidates} holds captions only; give the references as the second file.')
+    if not job.references and not _own_references(read_json(job.candidates)): raise UsageError(f'{job.candidates} holds captions only; give the references as the second file.')
     said = [f'captions: {LAYOUTS[found]}'] + ([f'references: {LAYOUTS[layout_of(job.references)]}'] if job.references else [])
     return said
 
