@@ -5,8 +5,9 @@ import pytest
 from caption_nb.core import InputError, repo_path, shared_path
 from caption_nb.metrics.ngram import DocFreq, bleu, cider, doc_freq, rouge_l
 from caption_nb.metrics.ptb import find_java, tokenize
-from caption_nb.metrics.registry import METRICS, Metric
-from caption_nb.metrics.scorecard import score, score_domains
+from caption_nb.metrics.registry import METRICS, Metric, base_name, direction, find_pictures
+from caption_nb.metrics.scorecard import compare, mean_of, score, score_domains
+from caption_nb.metrics.systems import latex, remarks, system_rows, wide
 from caption_nb.rewards.cider import CiderDReward, advantage, build_cider_df
 
 def data(*parts):
@@ -232,15 +233,102 @@ def test_broken_files(tmp_path, text, want):
     else:
         with pytest.raises(InputError, match=want): score(THREE, tmp_path/'c.json')
 
+# ---- which way is better, and what can be compared
+
+LESS = {*(f'{k}_{n}' for k in ('Rep','Rep_ratio') for n in (1,2,3,4)), 'Longest_run', 'Cut_off', 'Self_BLEU_4', 'CHAIR_s', 'CHAIR_i'}
+NEITHER = {'Length', 'Length_sd', 'Vocabulary'}
+
+def test_every_value_a_metric_can_give_has_a_direction(tmp_path):
+    from caption_nb.data.toy import toy_world
+    world = toy_world(n_train=0, n_val=0, n_test=6, n_near=0, n_out=0, n_style=0, n_text=0, n_text_train=0, quiet=True).split('test')
+    refs,scenes = world.references(),dict(zip(world.rows.image_id, world.rows.scene))
+    said = {i:v[0] for i,v in refs.items()}
+    full = dict(train=['a dog'], groups={i:v[:2] for i,v in refs.items()}, finished=dict.fromkeys(refs, True), scenes=scenes, weights='toy/clip', instances={i:['dog'] for i in refs})
+    fast = [m for m in METRICS if m not in ('meteor','spice','pac_s','pac_s_pp','dico_reward')] # those weights must be tuned ones
+    cards = [score(refs, said, fast, n_boot=0, images=world, extras=x) for x in (full, {k:v for k,v in full.items() if k in ('scenes','weights')})]
+    given = {n for c in cards for n,s in c.status.items() if s=='ok'}
+    declared = {n for m in METRICS.values() for n in m.columns+m.more}
+    assert {base_name(n) for n in given}<=declared and {'CHAIR_s','CHAIR_s (refs)','Self_BLEU_4','Novel','CLIP MRR','RefCLIP-S','All_right','Thing_F1'}<=given
+    for n in given|declared: assert direction(n)==(-1 if base_name(n) in LESS else 0 if base_name(n) in NEITHER else 1), n
+    assert {n for c in cards for n in c.settings['rests_on']}==given
+
+def test_direction_reaches_comparison_and_bold_type():
+    refs = {i:[f'a dog number {i} runs on grass', f'the brown dog {i} is running'] for i in range(60)}
+    good = {i:f'a dog {i} runs on grass' for i in refs}
+    bad = {i:f'a dog dog dog dog {i} a dog a dog with a cat and a car' for i in refs}
+    a,b = (score(refs, c, 'bleu,cider,diversity,chair') for c in (good, bad))
+    better = compare(a, b, names=('good','bad')).better
+    for n in ('CIDEr','CHAIR_s (refs)','CHAIR_i (refs)','Rep_1','Rep_ratio_2','Longest_run'): assert better[n]=='good', n
+    assert better['Length']==''
+    rows = system_rows(dict(good=a, bad=b))
+    assert not rows[rows.best & (rows.system=='bad')].metric.isin(LESS|NEITHER|{'CHAIR_s (refs)'}).any()
+    table = wide(rows, interval=False)
+    assert table.loc['good','CHAIR_i (refs)'].endswith('*') and table.loc['good','Rep_1'].endswith('*') and '*' not in table.loc['bad','Length']+table.loc['good','Length']
+    assert r'\textbf{0.0}' in latex(rows[rows.metric=='CHAIR_s (refs)'], interval=False)
+
+def test_other_settings_are_not_compared():
+    from caption_nb.metrics.ngram import DocFreq
+    refs = {i:[f'a dog number {i} runs on grass', f'the brown dog {i} is running on a lawn'] for i in range(60)}
+    cands = {i:f'a dog {i} runs' for i in refs}
+    def card(metrics, **extras): return score(refs, cands, metrics, extras=extras)
+    a,b = score(refs, cands, 'bleu,cider'),score(refs, cands, 'bleu,cider', df=DocFreq(100_000, {}))
+    assert compare(a, b).note.to_dict()=={f'Bleu_{k}':'' for k in (1,2,3,4)}|{'CIDEr':'not comparable: different document frequencies'}
+    rows = system_rows(dict(a=a, b=b))
+    assert remarks(rows)==['CIDEr: the rows have different document frequencies and cannot be compared.'] and 'document frequencies' in latex(rows)
+    pairs = [(card('chair'), card('chair', instances=dict.fromkeys(refs, ['dog'])), 'CHAIR_s and CHAIR_s .refs'),
+             (card('chair', instances=dict.fromkeys(refs, ['dog'])), card('chair', instances=dict.fromkeys(refs, ['cat'])), 'different instances'),
+             (card('diversity', train=['a dog']), card('diversity', train=['a cat']), ''),
+             (score(refs, cands, 'cider'), score({i:v[:1] for i,v in refs.items()}, cands, 'cider'), 'different references')]
+    for x,y,why in pairs:
+        if why:
+            with pytest.raises(InputError, match=f'cannot be compared.*{why}'): compare(x, y)
+            with pytest.raises(InputError, match=f'cannot be averaged.*{why}'): mean_of([x, y])
+        else: assert compare(x, y).note[lambda n: n!=''].to_dict()=={'Novel':'not comparable: different training captions'}
+    odd = {i:f"{c}; it's grass" for i,c in cands.items()}
+    no = score({i:[*v, "isn't it"] for i,v in refs.items()}, odd, 'cider', java='no')
+    if find_java():
+        with pytest.raises(InputError, match='different tokens'): compare(no, score({i:[*v, "isn't it"] for i,v in refs.items()}, odd, 'cider'))
+
+def test_parsers_and_judges_are_not_mixed(tmp_path):
+    refs,cands = {i:['a red dog'] for i in range(30)},{i:'a red dog' for i in range(30)}
+    (tmp_path/'g.jsonl').write_text(json.dumps(dict(caption='a red dog', triples=[['dog','is','red']]))+'\n')
+    a,b = score(refs, cands, 'graph'),score(refs, cands, 'graph', extras=dict(parser=str(tmp_path/'g.jsonl')))
+    assert a.status['Thing_F1']==b.status['Thing_F1']=='ok'
+    with pytest.raises(InputError, match='different parser'): compare(a, b)
+    x,y = score(refs, cands, 'cider,bleu'),score(refs, cands, 'cider,bleu')
+    y.settings['rests_on']['Bleu_1'] = y.settings['rests_on']['Bleu_1']|dict(judge='B')
+    x.settings['rests_on']['Bleu_1'] = x.settings['rests_on']['Bleu_1']|dict(judge='A')
+    assert compare(x, y).note['Bleu_1']=='not comparable: different judge'
+
+def test_luck_of_seeds_counts():
+    rng = np.random.default_rng(0)
+    refs = {i:[' '.join(rng.choice(list('abcdefghijklm'), 8)) for _ in range(3)] for i in range(80)}
+    def system(p, seed):
+        r = np.random.default_rng(seed)
+        return score(refs, {i:' '.join(w if r.random()<p else 'q' for w in v[0].split()) for i,v in refs.items()})
+    steady,wild = [system(.6, s) for s in (1,2,3)],[system(p, 4) for p in (.55, .7, .95)]
+    assert compare(steady[0], wild[2]).better['CIDEr']=='b' and compare(steady, wild).better['CIDEr']==''
+    assert compare(steady, [system(p, s) for p,s in ((.9,5),(.91,6),(.92,7))]).better['CIDEr']=='b'
+    assert not system_rows(dict(a=steady, b=wild), ['CIDEr']).best.any()
+    assert mean_of(wild).high['CIDEr']-mean_of(wild).low['CIDEr']>2*(mean_of(steady).high['CIDEr']-mean_of(steady).low['CIDEr'])
+
+def test_one_doubtful_picture_name_does_not_lose_the_others(tmp_path):
+    from PIL import Image
+    for n in ('p0.png','p0.jpg','p1.png','p2.png'): Image.new('RGB', (8,8)).save(tmp_path/n)
+    found,_,odd = find_pictures(tmp_path, ['p0','p1','p2'])
+    assert (sorted(found), odd)==(['p1','p2'], ['p0'])
+    card = score({k:['a dog'] for k in ('p0','p1','p2')}, {k:'a dog' for k in ('p0','p1','p2')}, 'bleu', n_boot=0, images=tmp_path)
+    assert "1 of 3 pictures were not found" in notes(card) and "1 of them because several pictures bear the name: 'p0'" in notes(card)
+
 # ---- one metric in trouble
 
 def test_a_metric_that_fails_stops_no_other(monkeypatch):
     def explode(t): raise RecursionError('deep\nand deeper')
     monkeypatch.setitem(METRICS, 'bang', Metric(('Bang',), explode))
-    card = score(REFS, CANDS, ('bang','bleu','rouge','cider','clip_s','toy','retrieval'), n_boot=10)
-    assert card.status['Bang']=='failed: RecursionError: deep and deeper' and card.corpus['Bang'] is None and card.intervals['Bang'] is None
+    card = score(REFS, CANDS, ('bang','bleu','rouge','cider','clip_s','toy','retrieval'), n_boot=100)
+    assert card.status['Bang']=='failed: RecursionError: deep' and card.corpus['Bang'] is None and card.intervals['Bang'] is None
     assert {k:v for k,v in card.corpus.items() if k in ('Bleu_4','ROUGE_L','CIDEr')}=={k:v for k,v in score(REFS, CANDS, n_boot=0).corpus.items() if k in ('Bleu_4','ROUGE_L','CIDEr')}
-    assert all('\n' not in s and len(s)<500 for s in card.status.values()) and json.loads(card.to_json())['corpus']['Bang'] is None
+    assert all('\n' not in s and len(s)<300 for s in card.status.values()) and json.loads(card.to_json())['corpus']['Bang'] is None
     assert '–' in repr(card) and 'Bang: failed' in repr(card)
 
 def test_no_java_leaves_gaps_not_holes(tmp_path, monkeypatch):

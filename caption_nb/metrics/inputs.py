@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ROW', 'REFS', 'LAYOUTS', 'READINGS', 'MISSING', 'as_id', 'few', 'read_candidates', 'read_references', 'layout_of',
-           'read_domains', 'check_texts', 'match_ids', 'align']
+           'read_domains', 'check_texts', 'only_once', 'match_ids', 'align']
 
 # %% ../../nbs/metrics/05b_inputs.ipynb #9fd3fcae
 import json, os, re
@@ -91,6 +91,8 @@ REFS = 'references are {name: [captions]}, a COCO file with "annotations", or a 
 def _reference_pairs(data, name):
     "(id, captions) of every item; an id may come several times"
     if isinstance(data, dict) and 'annotations' in data:
+        for k in ('annotations','images'):
+            if not isinstance(data.get(k, []), list): raise InputError(f'{name}: {k!r} must be a list, this is {type(data[k]).__name__}; {REFS}')
         ids = [(as_id(im['id'], name), []) for im in data.get('images', []) if isinstance(im, dict) and 'id' in im]
         return ids + [(as_id(_cell(a, ['image_id'], i, name, REFS), name), [_cell(a, ['caption'], i, name, REFS)]) for i,a in enumerate(data['annotations'])]
     if isinstance(data, dict): return [(as_id(k, name), v if isinstance(v, list) else [v]) for k,v in data.items()]
@@ -185,6 +187,12 @@ def _coco(i):
 
 READINGS = {'as given':lambda i: i, 'digits read as numbers':_number, 'matched by file stem':_stem, 'COCO file names read as numbers':_coco}
 
+def only_once(ids, f)->dict: # f(id) -> id
+    "Ids by their reading, without those that several share"
+    out = defaultdict(list)
+    for i in ids: out[f(i)].append(i)
+    return {k:v[0] for k,v in out.items() if len(v)==1}
+
 def match_ids(
     refs,  # ids (or a dictionary of them) to be found
     cands, # ids that look for their partner
@@ -192,8 +200,7 @@ def match_ids(
     "Ids of two files that name the same pictures"
     best = ('as given', {})
     for name,f in READINGS.items():
-        left,right = {f(i):i for i in refs},{f(i):i for i in cands}
-        if len(left)<len(refs) or len(right)<len(cands): continue
+        left,right = only_once(refs, f),only_once(cands, f)
         pairs = {i:left[k] for k,i in right.items() if k in left}
         if len(pairs)>len(best[1]): best = (name, pairs)
         if len(pairs)==len(cands): break
