@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CLIP_B32', 'PAC_B32', 'ALIASES', 'PRESETS', 'ClipMetric', 'clip_metric', 'weighted', 'harmonic', 'best_reference',
-           'ClipScorer', 'measured_where', 'ClipScores', 'clip_scores', 'match_images']
+           'ClipScorer', 'who_judges', 'measured_where', 'ClipScores', 'clip_scores']
 
 # %% ../../nbs/metrics/03_clip.ipynb #359e1488
 from dataclasses import asdict, dataclass, replace
@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from torch import Tensor
-from ..core import InputError, list_images
+from ..core import InputError
 from .bootstrap import Measured
 from .clipfeatures import FeatureBank, load_judge
-from .clipweights import PUBLISHED, file_hash
-from .inputs import READINGS, few
+from .clipweights import PUBLISHED, file_hash, fits_name
+from .inputs import few
 
 # %% ../../nbs/metrics/03_clip.ipynb #1c6cf0bc
 @dataclass(frozen=True)
@@ -114,28 +114,50 @@ def _named(x)->dict:
     "A list as a dictionary by position"
     return x if isinstance(x, dict) else dict(enumerate(x))
 
+# %% ../../nbs/metrics/03_clip.ipynb #b90e2d17
+def who_judges(
+    m:ClipMetric,
+    judge:str,      # name of the judge
+    called:str='',  # the published name under which the weights were given, '' = none
+    fits:bool=True, # whether they have the shapes of that name
+    tuned:str='',   # from `how_tuned`
+)->list[str]:
+    "Sentences about a judge that is not, or may not be, the one of published values"
+    def family(name): return PUBLISHED[name].about.split(',')[0] if name in PUBLISHED else name
+    out,base = [],PUBLISHED[called].base if called in PUBLISHED else 'the model they were tuned from'
+    if not called or family(called)!=family(m.weights): out.append(f'{m.label} is judged by {judge}; published values come from {m.weights} and are not comparable.')
+    elif not fits: out.append(f'{m.label} is judged by weights that are called {called} but have other shapes; published values are not comparable.')
+    elif called!=m.weights: out.append(f'{m.label} is that of {judge}; compare only with values of the same size.')
+    if m.tuned and tuned=='not compared':
+        out.append(f'{m.label} needs tuned weights. Whether those of {judge} are tuned was not checked, since {base} is not here; if they are not, {m.label} says no more than CLIP-S.')
+    return out
+
 # %% ../../nbs/metrics/03_clip.ipynb #d4c88f8d
 @patch
-def _whose(self:ClipScorer)->str:
-    "A sentence about the judge where it is not the one of published values"
+def _whose(self:ClipScorer)->list[str]:
+    "Sentences about the judge"
     m,w = self.metric,str(self.weights) if isinstance(self.weights, (str, Path)) else ''
-    if w in (m.weights, *ALIASES.get(m.weights, ())) or Path(w).name==Path(m.weights).name: return ''
-    if Path(w).name in PUBLISHED: return f'{m.label} is that of {self.judge.name}; compare only with values of the same size.'
-    return f'{m.label} is judged by {self.judge.name}; published values come from {m.weights} and are not comparable.'
+    called = Path(w).name if Path(w).name in PUBLISHED else m.weights if w in (m.weights, *ALIASES.get(m.weights, ())) else ''
+    fits = bool(called) and fits_name(self.judge.clip.config, PUBLISHED[called].base if called in PUBLISHED else called)
+    out,tuned = who_judges(m, self.judge.name, called, fits, self.judge.about.get('tuned', '')),self.bank.judged
+    same = [k for k,(f,t) in tuned.items() if f==self.judge.fingerprint and t!=m.tuned]
+    tuned[m.label] = self.judge.fingerprint,m.tuned
+    if same: out.append(f'{m.label} and {", ".join(same)} are judged by the same weights ({self.judge.name}) and differ in their formulas only; one of them is not what its name says.')
+    return out
 
 @patch
 def _note(self:ClipScorer, texts:list[str], cands:dict, best:Tensor|None):
     "Sentences about the last call"
     m,long = self.metric,len(set(texts)&self.bank.cut.get(self.judge.text_key, set()))
     empty,none = sum(not c.strip() for c in cands.values()),0 if best is None else int(best.isnan().sum())
-    odd = 0 if best is None or m.ref_clamp else int((best<0).sum())
-    self.notes = [note for yes,note in (
-        (self._whose(), self._whose()),
+    odd = 0 if best is None else int((best<0).sum())
+    what = f'which counts as 0, and so does their Ref{m.label}; the public code takes the negative value' if m.ref_clamp else 'where the harmonic mean means nothing'
+    self.notes = self._whose()+[note for yes,note in (
         (self.skipped, f'{len(self.skipped)} of {len(cands)} pictures have no {m.label}, such as {few(list(self.skipped)[:1])}: {next(iter(self.skipped.values()), "")}'),
         (empty, f'{empty} candidates are empty; their {m.label} is that of {"the prompt" if m.prompt else "nothing"} alone.'),
         (long, f'{long} texts are longer than the {self.judge.clip.context_length} tokens of {self.judge.name} and were cut.'),
         (none, f'{none} pictures have no reference and so no Ref{m.label}.'),
-        (odd, f'{odd} candidates are opposed to all their references (cosine below 0), where the harmonic mean means nothing.')) if yes]
+        (odd, f'{odd} candidates are opposed to all their references (cosine below 0), {what}.')) if yes]
 
 # %% ../../nbs/metrics/03_clip.ipynb #7c41d7c3
 @patch
@@ -221,18 +243,3 @@ def clip_scores(
         out.notes += [n for n in scorer.notes if n not in out.notes]
         out.skipped |= scorer.skipped
     return out
-
-# %% ../../nbs/metrics/03_clip.ipynb #b4d5f9f8
-def match_images(
-    folder,  # searched with all below
-    ids,     # of captions
-)->dict:     # id -> path, for those that were found
-    "The picture of each id, by relative path, name, stem or COCO number; a name that two pictures share finds none"
-    files,best = list_images(folder),{}
-    for name in [lambda p: p.relative_to(folder).as_posix(), *((lambda p, f=f: f(p.name)) for f in READINGS.values())]:
-        place = {}
-        for p in files: place.setdefault(name(p), []).append(p)
-        for f in READINGS.values():
-            found = {i:place[f(i)][0] for i in ids if len(place.get(f(i), []))==1}
-            best = max(best, found, key=len)
-    return best

@@ -159,6 +159,7 @@ class FeatureBank:
         self.temporary = tempfile.TemporaryDirectory(prefix='caption_nb-') if folder is False else None
         self.folder = Path(self.temporary.name) if self.temporary else Path(folder) if folder else None
         self.batch_size,self.computed = batch_size,0 # texts encoded so far
+        self.judged = {} # metric -> (fingerprint of its weights, whether it is defined on tuned ones)
         self.known,self.cut = {},{} # text key -> {string: row (dv,)}, text key -> strings that were too long
 
     def _place(self, kind:str, *parts)->Path:
@@ -172,12 +173,16 @@ def images(self:FeatureBank,
     pictures:dict, # id -> path or picture
 )->tuple[Tensor, dict]: # (b, d) of length 1, NaN where there is no picture; and {id: reason} of these
     "Unit image features in the order of `pictures`"
-    ids = [str(i) for i in pictures]
-    if len(set(ids))<len(ids): raise InputError('Two pictures have the same id once ids are written as text.')
-    folder = self._place('images', judge.image_key, ids) if self.folder else None
-    store = cache_features(judge.encoder, Pairs(list(zip(ids, pictures.values()))), folder, batch_size=self.batch_size, dtype='float32')
-    f = torch.from_numpy(store[:][:,0])
-    return judge.project(f, 'image'), {i:store.missing[s] for i,s in zip(pictures, ids) if s in store.missing}
+    if len({str(i) for i in pictures})<len(pictures): raise InputError('Two pictures have the same id once ids are written as text.')
+    here = {str(i):p for i,p in pictures.items() if p is not None}
+    if not here: raise InputError(f'No picture was found for any of the {len(pictures)} captions.')
+    folder = self._place('images', judge.image_key, list(here)) if self.folder else None
+    store = cache_features(judge.encoder, Pairs(list(here.items())), folder, batch_size=self.batch_size, dtype='float32')
+    f = judge.project(torch.from_numpy(store[:][:,0]), 'image')
+    out = torch.full((len(pictures), f.shape[1]), torch.nan)
+    out[torch.tensor([p is not None for p in pictures.values()])] = f
+    why = {s:'no picture was found for this caption' for s in map(str, pictures) if s not in here}|dict(store.missing)
+    return out, {i:why[str(i)] for i in pictures if str(i) in why}
 
 # %% ../../nbs/metrics/03b_clipfeatures.ipynb #42652b6b
 def _read_kept(path:Path, key:str, n:int)->tuple[Tensor, Tensor]:

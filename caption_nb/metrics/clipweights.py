@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED', 'MARK', 'TOWERS', 'NAMES', 'TURNED', 'HF_CLIP', 'HEADS', 'BESIDE', 'Published', 'merge_adapters',
-           'is_transformers', 'from_transformers', 'read_clip_file', 'no_downloads', 'load_metric_clip', 'differing',
-           'how_tuned', 'file_hash']
+           'is_transformers', 'from_transformers', 'fits_name', 'read_clip_file', 'no_downloads', 'load_metric_clip',
+           'differing', 'how_tuned', 'file_hash']
 
 # %% ../../nbs/metrics/03a_clipweights.ipynb #da0ac3b8
 import os, re
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from ..core import InputError, read_json
 from ..models.clip import Clip, load_clip
-from ..models.clipfiles import build_clip, fill_clip, infer_config, load_clip_tokenizer
+from ..models.clipfiles import build_clip, fill_clip, infer_config, load_clip_tokenizer, parse_published
 from ..models.pixels import PictureTransform
 from ..models.weights import KINDS, Kind, find_local, hash_file, in_hub_cache, is_hub_name, load_state, weight_roots
 
@@ -123,6 +123,16 @@ def _check_depth(config:dict, path:Path):
         n,(v,t) = min(named.items(), key=lambda x: len(x[0]))
         raise InputError(f'{path} is incomplete: it has the shapes of {n}, but {depth(config)[0]} of {v} image layers and {depth(config)[1]} of {t} text layers.')
 
+# %% ../../nbs/metrics/03a_clipweights.ipynb #e1b5a043
+def _shape(c:dict)->tuple: return c['embed_dim'], *((c['vision_cfg'].get(k)) for k in ('width','patch_size','layers')), *((c['text_cfg'].get(k)) for k in ('width','layers'))
+
+def fits_name(
+    config:dict, # of a `Clip`
+    spec:str,    # architecture and tag, such as `ViT-B-32/openai`
+)->bool:
+    "Whether a CLIP has the shapes of a published one"
+    return _shape(config)==_shape(open_clip.get_model_config(parse_published(spec)[0]))
+
 # %% ../../nbs/metrics/03a_clipweights.ipynb #d025de19
 def read_clip_file(
     path,                      # of tensors
@@ -140,9 +150,10 @@ def read_clip_file(
     _check_depth(config, path)
     model = fill_clip(build_clip(config), {k:v.float() for k,v in state.items()}, str(path)).requires_grad_(False)
     colour = dict(mean=known.mean, std=known.std) if known and known.mean else {}
+    true = known and fits_name(config, known.base)
     about = dict(file=path.name, base=known.base if known else None, adapters=adapters|dict(merge_mlp=merge_mlp) if any(adapters.values()) else None)
     t = PictureTransform(**(dict(size=model.visual.image_size)|colour|transform))
-    return Clip(model, load_clip_tokenizer(config), t, config, known.about if known else path.name), about
+    return Clip(model, load_clip_tokenizer(config), t, config, known.about if true else path.name), about
 
 # %% ../../nbs/metrics/03a_clipweights.ipynb #dcdf5456
 HF_CLIP = Kind("a CLIP in transformers' layout", ('config.json', 'model.safetensors|pytorch_model.bin'))
