@@ -16,7 +16,7 @@ from ..core import cache_dir
 
 # %% ../../nbs/metrics/02a_paraphrases.ipynb #e331df4c
 BASE,MIX = 0x9E3779B97F4A7C15,0xD6E8FEB86659FD93 # odd: the first has an inverse, the second spreads what is left
-BLOCK = 1<<22             # bytes of text hashed at a time
+BLOCK = 1<<19             # bytes of text hashed at a time; what is made of them fits into a processor's cache
 
 def _powers(base:int, n:int)->np.ndarray:
     "(n,) 1, base, base^2, ... modulo 2^64"
@@ -115,7 +115,7 @@ def index_folder(table)->Path:
 
 def open_index(
     table,           # METEOR's paraphrases, gzip
-    build:bool=True, # make the index if it is not there, which takes some ten seconds; otherwise give None
+    build:bool=True, # make the index if it is not there, which takes some seconds; otherwise give None
 )->Paraphrases|None:
     "The index of a table"
     folder = index_folder(table)
