@@ -45,6 +45,7 @@ class Pieces:
 
 _power,_inverse = np.ones(1, np.uint64),np.ones(1, np.uint64)
 
+# %% ../../nbs/metrics/02a_paraphrases.ipynb #a5ff73a0
 def read_pieces(
     text:bytes, # lines in lower case, each ended by a line feed
 )->Pieces:
