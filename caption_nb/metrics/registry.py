@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 import numpy as np
-import pandas as pd
 from ..core import InputError, list_images
 from .bootstrap import Measured, measured_bleu, measured_mean
 from .inputs import READINGS, few, match_ids
@@ -260,7 +259,8 @@ def _toy(t:Tokens):
     from caption_nb.metrics.grounding import toy_facts
     scenes = t.extras.get('scenes')
     if not scenes: raise Gap('exact facts need the scenes of the toy world (extras: scenes)')
-    t.under |= {n:dict(scenes=mark_of(sorted((str(i), mark_of(scenes.get(i))) for i in t.cands))) for n in FACT_NAMES}
+    scenes = {i:scenes[k] for i,k in match_ids(scenes, t.cands)[1].items()}
+    t.under |= {n:dict(scenes=mark_of({str(i):s for i,s in scenes.items()})) for n in FACT_NAMES}
     return toy_facts(t.raw_cands, scenes)
 
 def _graph(t:Tokens):

@@ -225,7 +225,8 @@ def as_words(
     top=2**16-1,
 )->tuple:        # as from `encode`
     "Captions that are word numbers already"
-    rows = [np.asarray(c) for c in captions]
+    rows = [np.asarray(c) if np.size(c) else np.zeros(0, np.int64) for c in captions]
+    if any(r.ndim!=1 for r in rows): raise InputError('A caption is a text or an array of word numbers, and all captions are of one kind.')
     flat = np.concatenate([np.zeros(0, np.int64), *rows]) if rows else np.zeros(0, np.int64)
     if flat.dtype.kind not in 'iu' or (len(flat) and (flat.min()<0 or flat.max()>top)):
         raise InputError(f'Word numbers are whole and lie between 0 (padding) and {top}.')
@@ -327,7 +328,9 @@ def __call__(self:CiderDReward,
     lost = [i for i in images if i not in self.place]
     if lost: raise InputError(f'{len(lost)} pictures have no references here: {few(dict.fromkeys(lost))}')
     at = np.fromiter(map(self.place.__getitem__, images), np.int64, len(images))
-    text = len(captions) and isinstance(captions[0], str)
+    text = any(isinstance(c, str) for c in captions)
+    odd = [k for k,c in enumerate(captions) if not isinstance(c, str)] if text else []
+    if odd: raise InputError(f'{len(odd)} of {len(captions)} captions are no text, such as number {odd[0]}: {captions[odd[0]]!r}')
     ids,lengths = encode(self.normalise(captions), self.vocab, self.top) if text else as_words(captions, self.top)
     words = offsets(lengths)
     parts = [self._scores(ids[words[k]:words[min(k+ROWS, len(at))]], lengths[k:k+ROWS], at[k:k+ROWS]) for k in range(0, len(at), ROWS)]
