@@ -116,6 +116,7 @@ def _doc_freq(path:str):
     if reward: raise InputError(f'{path} was counted for a reward, on captions that are no tokens of scores; `build_cider_df(captions, "ptb")` counts those.')
     return table.doc_freq()
 
+# %% ../../nbs/app/00b_evaluate.ipynb #b5188244
 def _extras(a:EvaluateArgs)->dict:
     "What single metrics need"
     from caption_nb.metrics.inputs import read_references

@@ -142,6 +142,7 @@ def _scored(t:Tokens, names, found, settings, n_boot, seed)->Scorecard:
     settings = settings|dict(n_boot=n_boot, seed=seed, doubtful=[i for i in settings['doubtful'] if i in t.cands], n_pictures=None if t.images is None else len(t.images), versions=_versions())
     return _card(t, names, _counted(t, found), settings, n_boot, seed)
 
+# %% ../../nbs/metrics/06_scorecard.ipynb #72dd7b31
 def _cards(refs, cands, domains, metrics, missing, lenient, df, java, n_boot, seed, images, extras)->dict:
     "A scorecard for each domain, and the overall one"
     names,start = metric_names(metrics),time.perf_counter()
