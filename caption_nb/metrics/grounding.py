@@ -156,7 +156,7 @@ def chair(
     cands:dict,       # id -> tokenised caption
     there:dict,       # id -> categories that are there, from `objects_there`
     synonyms=None,    # from `read_synonyms`; None = our own list
-    label:str='',     # appended to the names: '(refs)' without instance annotations
+    label:str='',     # appended to the names: ' (refs)' without instance annotations
 )->Measured:          # CHAIR_s, CHAIR_i, Object_recall
     "Object hallucination and recall"
     synonyms = synonyms or read_synonyms()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ALPHA', 'BETA', 'GAMMA', 'DELTA', 'MODULES', 'ANSWER', 'GREETING', 'MANY', 'EACH', 'TABLES', 'PARSER', 'OPENED',
-           'PLAIN_SCRIPT', 'CACHE_TROUBLE', 'meteor_parts', 'meteor_formula', 'same_ids', 'score_line',
+           'PLAIN_SCRIPT', 'CACHE_TROUBLE', 'meteor_parts', 'meteor_formula', 'with_references', 'score_line',
            'meteor_command', 'Shards', 'Meteor', 'measured_meteor', 'meteor', 'spice_folders', 'spice_archives',
            'spice_status', 'write_script_jar', 'spice_command', 'spice_results', 'spice_scores', 'spice']
 
@@ -51,7 +51,7 @@ def _ratio(a, b): return np.divide(a, b, out=np.zeros(np.shape(a)), where=np.asa
 ANSWER = re.compile(rb'\d+(\.\d+)?( \d+(\.\d+)?){22}')
 GREETING = ('SCORE ||| a dog barks ||| a dog', b'2.0 3.0 1.0 1.0 1.0 1.0 1.0 1.0'+b' 0.0'*12+b' 1.0 2.0 2.0')
 
-def same_ids(refs:dict, cands:dict)->dict:
+def with_references(refs:dict, cands:dict)->dict:
     "The candidates, each with references"
     if not cands: raise InputError('There are no candidates to score.')
     lone = [i for i in cands if not refs.get(i)]
@@ -211,7 +211,7 @@ def stats(self:Meteor,
     timeout:float|None=None,   # seconds for everything, start included; None = no such limit
 )->np.ndarray:                 # (b, 23) in the order of `cands`
     "METEOR's 23 numbers of every caption"
-    lines = [score_line(refs[i], c) for i,c in same_ids(refs, cands).items()]
+    lines = [score_line(refs[i], c) for i,c in with_references(refs, cands).items()]
     until = time.monotonic()+timeout if timeout is not None else float('inf')
     with _lock:
         now = _now.get('shards')
@@ -335,7 +335,7 @@ def spice_scores(
     java:str|None=None,  # the program; None = look for it
 )->list:                 # per picture: category -> {'f', 'pr', 're', ...}; categories All, Object, Attribute, Relation, Cardinality, Color, Size
     "SPICE's scores of every caption"
-    rows = [dict(image_id=k, test=one_line(c), refs=[one_line(r) for r in refs[i]]) for k,(i,c) in enumerate(same_ids(refs, cands).items())]
+    rows = [dict(image_id=k, test=one_line(c), refs=[one_line(r) for r in refs[i]]) for k,(i,c) in enumerate(with_references(refs, cands).items())]
     (java,archives),until = spice_archives(java),time.monotonic()+timeout
     with tempfile.TemporaryDirectory(prefix='caption_nb-', ignore_cleanup_errors=True) as d:
         try:

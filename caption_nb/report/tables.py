@@ -190,7 +190,7 @@ def _beats(cards, metric)->bool:
     "Does the first list of cards beat the second"
     try: table = compare(cards[1], cards[0])
     except InputError: return False
-    return metric in table.index and bool(table.loc[metric, 'low']>0)
+    return metric in table.index and table.loc[metric, 'better']=='b'
 
 def _best(rows, runs, cards):
     "True where a value is better than every rival of its kind"
