@@ -6,7 +6,7 @@
 __all__ = ['SLIPS', 'PAPER', 'SAMPLERS', 'RANGES', 'PIPELINE', 'Synthesizer', 'facts_scene', 'painted', 'ToySynthesizer',
            'SynthConfig', 'published', 'check_synth_config', 'DiffusersSynthesizer', 'load_synthesizer']
 
-# %% ../../nbs/sacap/00_synthesize.ipynb #c3c54723
+# %% ../../nbs/sacap/00_synthesize.ipynb #2ccb690e
 import copy, hashlib, importlib.util, random, zlib
 from dataclasses import asdict, dataclass
 from itertools import permutations
@@ -17,20 +17,20 @@ from PIL import Image, ImageFilter
 from fastcore.basics import patch
 from ..core import InputError, check_ranges, pick_device, read_json
 
-# %% ../../nbs/sacap/00_synthesize.ipynb #43676cfb
+# %% ../../nbs/sacap/00_synthesize.ipynb #25424c98
 from ..data.toyfacts import check_caption, parse_facts
 from ..data.toyscenes import COLORS, STYLES, WORDS, make_scene, render_scene, sign_scene
 from ..models.weights import Kind, find_weights, hash_file, hash_state
 from .jobs import why
 
-# %% ../../nbs/sacap/00_synthesize.ipynb #ba47eba1
+# %% ../../nbs/sacap/00_synthesize.ipynb #64cbeee4
 class Synthesizer(Protocol):
     "Whatever draws texts"
     fingerprint:str # changes with everything that changes pictures
     def __call__(self, texts:list[str], seeds:list[int])->list[Image.Image|None]:
         "One picture per text, decided by its text and seed alone"
 
-# %% ../../nbs/sacap/00_synthesize.ipynb #e73eeef8
+# %% ../../nbs/sacap/00_synthesize.ipynb #42706d31
 def _layout(
     n:int,           # objects
     relations:list,  # [i, relation, j] among them
@@ -45,7 +45,7 @@ def _layout(
     def holds(p): return sum(p.index(i)<p.index(j) for i,r,j in relations if r==('above' if column else 'left of'))
     return ('column' if column else 'row')+('3' if n==3 else ''),list(max(permutations(range(n)), key=holds))
 
-# %% ../../nbs/sacap/00_synthesize.ipynb #7c49632b
+# %% ../../nbs/sacap/00_synthesize.ipynb #9a8bb9dd
 def facts_scene(
     facts:dict,  # of `parse_facts`
     seed:int,    # decides what the facts leave open
@@ -68,7 +68,7 @@ def _until(scenes, wanted):
         yield s
         if all(r in s['relations'] for r in wanted): return
 
-# %% ../../nbs/sacap/00_synthesize.ipynb #f2c6768c
+# %% ../../nbs/sacap/00_synthesize.ipynb #7f1b3efa
 def _looks(objects, rng):
     "(shape, color, size) of each object, what is not stated by chance; at most two of three are large"
     sizes = [o['size'] or rng.choice(['small', 'large']) for o in objects]
@@ -81,7 +81,7 @@ def _sign_scene(sign, words, ground, seed):
     scene['objects'][0]['color'] = sign['color'] or scene['objects'][0]['color']
     return scene|dict(background=ground, text=words[0] if words else scene['text'])
 
-# %% ../../nbs/sacap/00_synthesize.ipynb #b181dbd1
+# %% ../../nbs/sacap/00_synthesize.ipynb #f45da710
 def _wrong_color(facts, rng):
     o = rng.choice(facts['objects'])
     o['color'] = rng.choice([c for c in COLORS if c!=o['color']])
@@ -109,7 +109,7 @@ def _misspell(facts, rng): return facts|dict(words=[rng.choice([w for w in WORDS
 
 SLIPS = dict(color=_wrong_color, exchange=_exchange, relation=_turn, missing=_forget, word=_misspell)
 
-# %% ../../nbs/sacap/00_synthesize.ipynb #6c221777
+# %% ../../nbs/sacap/00_synthesize.ipynb #8fa1cbde
 PAPER = (244,226,196) # what the colours are pulled to
 
 def painted(
@@ -126,7 +126,7 @@ def painted(
     dark = 1-.12*gap*(x**2+y**2)[...,None]
     return Image.fromarray((pale*dark+rng.normal(0, 6*gap, (n, n, 1))).clip(0, 255).round().astype(np.uint8))
 
-# %% ../../nbs/sacap/00_synthesize.ipynb #3dd0cee1
+# %% ../../nbs/sacap/00_synthesize.ipynb #01d20e9d
 @dataclass
 class ToySynthesizer:
     "The toy world's text-to-image model: reads the grammar, draws in a style of its own, and errs at a known rate"
@@ -148,7 +148,7 @@ class ToySynthesizer:
         scenes = [self.scene(t, s) for t,s in zip(texts, seeds, strict=True)]
         return [painted(render_scene(s, self.size), s['seed'], self.gap) for s in scenes]
 
-# %% ../../nbs/sacap/00_synthesize.ipynb #773c1636
+# %% ../../nbs/sacap/00_synthesize.ipynb #bb6342e1
 def _slipped(text, facts, seed, names, rng):
     "A scene that the text is wrong about, or None if no slip does that"
     for name in rng.sample(names, len(names)):
@@ -165,7 +165,7 @@ def scene(self:ToySynthesizer, text:str, seed:int)->dict:
     if rng.random()>=self.wrong: return right|dict(slip=None)
     return _slipped(text, facts, seed, list(self.slips), rng) or right|dict(slip=None)
 
-# %% ../../nbs/sacap/00_synthesize.ipynb #dbd0b895
+# %% ../../nbs/sacap/00_synthesize.ipynb #7db7b848
 @dataclass
 class SynthConfig:
     "How captions are drawn and the pictures kept"
@@ -189,7 +189,7 @@ def published()->SynthConfig:
 SAMPLERS = dict(dpmpp20=('DPMSolverMultistepScheduler', dict(algorithm_type='dpmsolver++', use_karras_sigmas=True), 20),
                 pndm20=('PNDMScheduler', dict(skip_prk_steps=True), 20)) # scheduler, options, steps
 
-# %% ../../nbs/sacap/00_synthesize.ipynb #7e9c0cdf
+# %% ../../nbs/sacap/00_synthesize.ipynb #8e86fa2c
 RANGES = dict(steps=(0, 1000), guidance=(0, 100), side=(8, 4096), batch_size=(1, 4096), keep=(0, 4096), quality=(1, 100))
 
 def check_synth_config(cfg:SynthConfig):
@@ -199,7 +199,7 @@ def check_synth_config(cfg:SynthConfig):
         if getattr(cfg, name) not in known: raise InputError(f'{name} {getattr(cfg, name)!r} is not known; known: {", ".join(known)}.')
     if cfg.side%8: raise InputError(f'side is {cfg.side}; it must be a multiple of 8.')
 
-# %% ../../nbs/sacap/00_synthesize.ipynb #c562a9c4
+# %% ../../nbs/sacap/00_synthesize.ipynb #e538f730
 _UNET = '|'.join(f'unet/diffusion_pytorch_model{v}.safetensors{i}' for v in ('', '.fp16') for i in ('', '.index.json'))
 PIPELINE = Kind('a text-to-image pipeline in the diffusers layout', ('model_index.json', 'unet/config.json', _UNET, 'vae/config.json', 'text_encoder/config.json'))
 
@@ -219,7 +219,7 @@ def _pipeline_class(folder:Path):
     from diffusers import StableDiffusionPipeline
     return StableDiffusionPipeline
 
-# %% ../../nbs/sacap/00_synthesize.ipynb #d5183674
+# %% ../../nbs/sacap/00_synthesize.ipynb #5ee085bd
 def _read_pipeline(folder:Path, safety:bool, dtype):
     "The pipeline of a folder, nothing fetched"
     kind = _pipeline_class(folder)
@@ -235,7 +235,7 @@ def _pipeline_hash(folder:Path)->str:
     files = sorted(p for part in ('unet', 'vae', 'text_encoder') for p in (folder/part).glob('*.safetensors'))
     return hashlib.sha256(''.join(hash_file(p) for p in files).encode()).hexdigest()[:16]
 
-# %% ../../nbs/sacap/00_synthesize.ipynb #f7a6f1c6
+# %% ../../nbs/sacap/00_synthesize.ipynb #d12ab812
 class DiffusersSynthesizer:
     "A text-to-image pipeline of diffusers"
     def __init__(self,
@@ -268,7 +268,7 @@ def _to_picture(a)->Image.Image:
     if not np.isfinite(a).all(): raise ValueError('the picture has values that are not finite; half precision may be too coarse for this model')
     return Image.fromarray((a*255).round().clip(0, 255).astype(np.uint8))
 
-# %% ../../nbs/sacap/00_synthesize.ipynb #71c85a77
+# %% ../../nbs/sacap/00_synthesize.ipynb #59701482
 def load_synthesizer(
     cfg:SynthConfig,    # `model` says which
     device:str='auto',
