@@ -86,10 +86,10 @@ def check_options(a:EvaluateArgs, job:Job):
 def _check(job:Job, layout:str)->list:
     "Layouts of both files, for the reader"
     from caption_nb.metrics.inputs import LAYOUTS, layout_of
-    for p in filter(None, (job.candidates, job.references)): read_json(p)
+    read = {p:read_json(p) for p in filter(None, (job.candidates, job.references))}
     found = layout_of(job.candidates)
     if layout not in ('auto', found) and not (layout=='nocaps' and found in ('coco','viecap')): raise InputError(f'{job.candidates} has the layout {LAYOUTS[found]}, not {LAYOUTS[layout]}.')
-    if not job.references and not _own_references(read_json(job.candidates)): raise UsageError(f'{job.candidates} holds captions only; give the references as the second file.')
+    if not job.references and not _own_references(read[job.candidates]): raise UsageError(f'{job.candidates} holds captions only; give the references as the second file.')
     said = [f'captions: {LAYOUTS[found]}'] + ([f'references: {LAYOUTS[layout_of(job.references)]}'] if job.references else [])
     return said
 
@@ -170,6 +170,7 @@ def _remarks(card)->list:
     "Gaps and notes"
     return [l for l in str(card).splitlines()[1:] if re.match(r'Note: |.*: (skipped|failed): ', l)]
 
+# %% ../../nbs/app/00b_evaluate.ipynb #5b0c72de
 def write_all(cards:dict, a:EvaluateArgs, job:Job)->list:
     "Write the results; the paths"
     from caption_nb.metrics.systems import latex, system_rows

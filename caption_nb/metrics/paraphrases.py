@@ -168,6 +168,7 @@ def pairs(self:Paraphrases, texts)->np.ndarray:
     rows = np.flatnonzero(marks.upper[self.left>>UPPER])
     return marks.among(self.left, marks.among(self.right, rows))
 
+# %% ../../nbs/metrics/02a_paraphrases.ipynb #7e20b3c1
 @patch
 def write(self:Paraphrases, rows, path):
     "Write these pairs as a table for METEOR, which never looks at the probability in front of each"

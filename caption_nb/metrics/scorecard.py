@@ -288,6 +288,7 @@ def to_json(self:Scorecard, per_image:bool=False)->str:
     "`to_dict` as JSON text"
     return json.dumps(self.to_dict(per_image), indent=1, ensure_ascii=False)
 
+# %% ../../nbs/metrics/06_scorecard.ipynb #6d0e41af
 @patch
 def flat(
     self:Scorecard,

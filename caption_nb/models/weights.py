@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['TENSORS', 'KINDS', 'EXCUSES', 'STORAGES', 'READERS', 'WRAPPERS', 'COUNTERS', 'Kind', 'missing_files', 'weight_roots',
            'downloads_allowed', 'is_hub_name', 'in_hub_cache', 'find_local', 'find_weights', 'file_kind', 'unwrap',
-           'load_state', 'StateDiff', 'compare_state', 'load_into', 'hash_file', 'hash_state', 'state_table']
+           'load_state', 'StateDiff', 'compare_state', 'load_into', 'hash_file', 'hash_files', 'hash_state',
+           'state_table']
 
 # %% ../../nbs/models/05_weights.ipynb #08124506
 import fnmatch, hashlib, os, pickle, re, zipfile
@@ -320,6 +321,10 @@ def load_into(
 def hash_file(path)->str:
     "Fingerprint of a file's bytes, 32 hexadecimal digits"
     with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()[:32]
+
+def hash_files(paths)->str:
+    "Fingerprint of several files in this order, 32 hexadecimal digits"
+    return hashlib.sha256(''.join(hash_file(p) for p in paths).encode()).hexdigest()[:32]
 
 def hash_state(
     state, # tensors by name, or a module

@@ -9,7 +9,7 @@ __all__ = ['PARSERS', 'ROLE', 'TASK', 'Answer', 'Rephraser', 'parse_public', 'pl
            'read_rephrasings', 'public_layout']
 
 # %% ../../nbs/sacap/01_rephrase.ipynb #bbd48bc3
-import hashlib, json, random, re
+import json, random, re
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,8 +17,8 @@ from typing import Protocol
 from fastcore.basics import patch
 from ..core import InputError, check_ranges, pick_device, progress, write_json, write_text
 from ..data.toyfacts import parse_facts, scene_captions
-from ..models.weights import find_weights, hash_file, hash_state
-from .jobs import JobLog, item_seed, run_batches, why
+from ..models.weights import find_weights, hash_files, hash_state
+from .jobs import JobLog, item_seed, pick_dtype, run_batches, why
 from .synthesize import facts_scene
 
 # %% ../../nbs/sacap/01_rephrase.ipynb #2cafb65b
@@ -275,17 +275,14 @@ def load_rephraser(
     "The rephraser that a config names"
     check_rephrase_config(cfg)
     if cfg.model=='toy': return ToyRephraser()
-    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     device = pick_device(device)
-    precision = cfg.precision if cfg.precision!='auto' else 'bf16' if device.startswith('cuda') else 'fp32'
-    folder,dtype = Path(find_weights(cfg.model, 'lm', roots=roots, fetch=_fetch)),dict(fp16=torch.float16, bf16=torch.bfloat16, fp32=torch.float32)[precision]
+    folder = Path(find_weights(cfg.model, 'lm', roots=roots, fetch=_fetch))
     try:
         tok = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=pick_dtype(device, cfg.precision, 'bf16'), use_safetensors=True, local_files_only=True)
     except Exception as e: raise InputError(f'{folder} cannot be read as a language model: {why(e)} Copy or fetch it again.') from e
-    marks = ''.join(hash_file(p) for p in sorted(folder.glob('*.safetensors')))
-    return TransformersRephraser(model.to(device), tok, cfg, hashlib.sha256(marks.encode()).hexdigest()[:16])
+    return TransformersRephraser(model.to(device), tok, cfg, hash_files(sorted(folder.glob('*.safetensors')))[:16])
 
 # %% ../../nbs/sacap/01_rephrase.ipynb #2e2ff013
 def _row(i, text, answer, seed, attempt)->dict:

@@ -7,7 +7,7 @@ __all__ = ['SLIPS', 'PAPER', 'SAMPLERS', 'RANGES', 'PIPELINE', 'Synthesizer', 'f
            'SynthConfig', 'published', 'check_synth_config', 'DiffusersSynthesizer', 'load_synthesizer']
 
 # %% ../../nbs/sacap/00_synthesize.ipynb #2ccb690e
-import copy, hashlib, importlib.util, random, zlib
+import copy, importlib.util, random, zlib
 from dataclasses import asdict, dataclass
 from itertools import permutations
 from pathlib import Path
@@ -20,8 +20,8 @@ from ..core import InputError, check_ranges, pick_device, read_json
 # %% ../../nbs/sacap/00_synthesize.ipynb #25424c98
 from ..data.toyfacts import check_caption, parse_facts
 from ..data.toyscenes import COLORS, STYLES, WORDS, make_scene, render_scene, sign_scene
-from ..models.weights import Kind, find_weights, hash_file, hash_state
-from .jobs import why
+from ..models.weights import Kind, find_weights, hash_files, hash_state
+from .jobs import pick_dtype, why
 
 # %% ../../nbs/sacap/00_synthesize.ipynb #64cbeee4
 class Synthesizer(Protocol):
@@ -233,7 +233,7 @@ def _read_pipeline(folder:Path, safety:bool, dtype):
 def _pipeline_hash(folder:Path)->str:
     "Fingerprint of all tensors of a pipeline on disk"
     files = sorted(p for part in ('unet', 'vae', 'text_encoder') for p in (folder/part).glob('*.safetensors'))
-    return hashlib.sha256(''.join(hash_file(p) for p in files).encode()).hexdigest()[:16]
+    return hash_files(files)[:16]
 
 # %% ../../nbs/sacap/00_synthesize.ipynb #d12ab812
 class DiffusersSynthesizer:
@@ -279,8 +279,7 @@ def load_synthesizer(
     if cfg.model=='toy': return ToySynthesizer()
     import torch
     device = pick_device(device)
-    precision = cfg.precision if cfg.precision!='auto' else 'fp16' if device.startswith('cuda') else 'fp32'
     folder = find_weights(cfg.model, PIPELINE, roots=roots, fetch=_fetch)
-    pipe = _read_pipeline(Path(folder), cfg.safety, dict(fp16=torch.float16, bf16=torch.bfloat16, fp32=torch.float32)[precision])
+    pipe = _read_pipeline(Path(folder), cfg.safety, pick_dtype(device, cfg.precision, 'fp16'))
     if device.startswith('cuda'): pipe.unet.to(memory_format=torch.channels_last)
     return DiffusersSynthesizer(pipe.to(device), cfg, _pipeline_hash(Path(folder)))
