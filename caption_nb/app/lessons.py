@@ -6,18 +6,16 @@
 __all__ = ['STREAM', 'HELD', 'KINDS', 'training_scene', 'held_out', 'scene_facts', 'FactHeads', 'fact_loss', 'facts_right',
            'swaps_of', 'exam']
 
-# %% ../../nbs/app/00e_lessons.ipynb #9d9dbea0
+# %% ../../nbs/app/00e_lessons.ipynb #a0fbf4cf
 import random
-import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from ..core import InputError
-from ..data.toyfacts import check_caption, scene_captions
-from ..data.toyscenes import COLORS, GROUNDS, SHAPES, WORDS, render_scene, sample_scene, sign_scene, swap_scene
+from ..data.toyfacts import scene_captions
+from ..data.toyscenes import COLORS, GROUNDS, SHAPES, WORDS, sample_scene, sign_scene, swap_scene
 
-# %% ../../nbs/app/00e_lessons.ipynb #e104ffb7
+# %% ../../nbs/app/00e_lessons.ipynb #4ab5f750
 STREAM,HELD = 2**31,3*2**30 # first seeds of training scenes and of held-out ones
 
 def training_scene(
@@ -30,7 +28,7 @@ def training_scene(
     key = STREAM+seed*2**26+i
     return sign_scene(key) if random.Random(f'kind-{key}').random()<signs else sample_scene(key)
 
-# %% ../../nbs/app/00e_lessons.ipynb #f7e6eab6
+# %% ../../nbs/app/00e_lessons.ipynb #302dba2b
 def held_out(
     n:int,           # scenes
     domain:str='in', # in, near or out
@@ -42,7 +40,7 @@ def held_out(
         scenes,i = {scene_captions(s)[0]:s}|scenes,i+1
     return list(scenes.values())
 
-# %% ../../nbs/app/00e_lessons.ipynb #301275f8
+# %% ../../nbs/app/00e_lessons.ipynb #e9ca4e2d
 KINDS = [None, *SHAPES, 'sign'] # what may be in a cell
 
 def scene_facts(
@@ -64,7 +62,7 @@ def scene_facts(
     word = torch.tensor([WORDS.index(s['text']) if s['text'] else -1 for s in scenes])
     return dict(shape=shape, color=color, size=size, offset=offset, ground=ground, word=word)
 
-# %% ../../nbs/app/00e_lessons.ipynb #c98f684e
+# %% ../../nbs/app/00e_lessons.ipynb #e96d943e
 class FactHeads(nn.Module):
     "Linear readers of grid tokens"
     def __init__(self,
@@ -80,7 +78,7 @@ class FactHeads(nn.Module):
         whole = self.whole(grid.mean(1)).split([len(GROUNDS), len(WORDS)], -1)
         return dict(zip(self.sizes, parts))|dict(zip(('ground', 'word'), whole))
 
-# %% ../../nbs/app/00e_lessons.ipynb #0f953f71
+# %% ../../nbs/app/00e_lessons.ipynb #81110c4d
 def fact_loss(
     said:dict,  # of `FactHeads`
     facts:dict, # of `scene_facts`
@@ -93,7 +91,7 @@ def fact_loss(
     word = F.cross_entropy(said['word'][sign], facts['word'][sign]) if sign.any() else 0.
     return 3*every+named+2*where+.3*(F.cross_entropy(said['ground'], facts['ground'])+word)
 
-# %% ../../nbs/app/00e_lessons.ipynb #b2605f3c
+# %% ../../nbs/app/00e_lessons.ipynb #a2fe30c0
 @torch.no_grad()
 def facts_right(
     said:dict,  # of `FactHeads`
@@ -103,7 +101,7 @@ def facts_right(
     there = facts['shape']>0
     return {k:float((said[k][there].argmax(-1)==facts[k][there]).float().mean()) for k in ('shape', 'color', 'size')}
 
-# %% ../../nbs/app/00e_lessons.ipynb #257929c8
+# %% ../../nbs/app/00e_lessons.ipynb #62d1d350
 def swaps_of(
     scenes:list[dict],
 )->list[tuple]: # place in `scenes`, caption, the twin's caption
@@ -111,7 +109,7 @@ def swaps_of(
     found = [(i, scene_captions(s)[0], scene_captions(swap_scene(s))[0]) for i,s in enumerate(scenes) if s['relations']]
     return [f for f in found if f[1]!=f[2]]
 
-# %% ../../nbs/app/00e_lessons.ipynb #2a219863
+# %% ../../nbs/app/00e_lessons.ipynb #17bcf1df
 def exam(
     images:Tensor,       # (b, e) unit features of pictures, in the order of `scenes`
     text_features,       # texts -> (n, e) unit features

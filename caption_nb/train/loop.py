@@ -130,6 +130,8 @@ class Loop:
         optimizer = torch.optim.AdamW(param_groups(captioner, cfg.weight_decay), lr=cfg.lr, betas=(.9, cfg.beta2), fused=device.startswith('cuda'))
         self.model,self.optimizer = self.accel.prepare(_Loss(captioner, objective, bf16), optimizer)
         self.params = {k:p for k,p in captioner.named_parameters() if p.requires_grad}
+        kept,buffers = captioner.state_dict(),dict(captioner.named_buffers())
+        self.buffers = {k:b for k,b in buffers.items() if k in kept} # running statistics of norms
         self.ema = {k:p.detach().clone() for k,p in self.params.items()} if cfg.ema else None
         self.step,self.best,self.stopping,self.identity = 0,None,False,dict(identity)
         self.per_epoch = max(1, len(data)//min(cfg.batch_size, len(data)))
@@ -194,10 +196,10 @@ def check(self:Loop, loss:float, norm:float, batches:list[dict]):
 # %% ../../nbs/train/00_loop.ipynb #68d70503
 @patch
 def save(self:Loop):
-    "Write `last.pt`: trained weights, optimiser, averaged weights, step, best score, settings"
+    "Write `last.pt`: trained weights, statistics of norms, optimiser, averaged weights, step, best score, settings"
     if self.state is None or not self.accel.is_main_process: return
     state = dict(params={k:p.detach() for k,p in self.params.items()}, optimizer=self.optimizer.state_dict(), ema=self.ema,
-                 step=self.step, best=self.best, config=self.settings())
+                 step=self.step, best=self.best, config=self.settings(), buffers=self.buffers)
     with atomic_path(self.state/'last.pt') as tmp: torch.save(state, tmp)
 
 @patch
@@ -222,6 +224,7 @@ def resume(self:Loop)->bool:
     with torch.no_grad():
         for k,p in self.params.items(): p.copy_(s['params'][k])
         for k in self.ema or (): self.ema[k].copy_(s['ema'][k])
+        for k,b in self.buffers.items(): b.copy_(s['buffers'][k])
     self.optimizer.load_state_dict(s['optimizer'])
     self.step,self.best = s['step'],s['best']
     return True
