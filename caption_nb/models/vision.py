@@ -101,6 +101,8 @@ LAYOUTS = {
 
 FOREIGN = {'token_embedding.weight':"a CLIP: load it with 'open_clip:' in front and its architecture", # names that give other models away
            'text.token_embedding.weight':"a CLIP: load it with 'open_clip:' in front and its architecture",
+           'vision_encoder.patch_embed.proj.weight':"X-VLM: load it with 'xvlm:' in front",
+           'layers.0.downsample.reduction.weight':"a Swin with the names of X-VLM: load it with 'xvlm:' in front",
            'transformer.wte.weight':'a GPT-2 language model', 'wte.weight':'a GPT-2 language model'}
 
 def recognise(
@@ -151,11 +153,17 @@ def _open_clip(name:str, weights=None, **options)->Encoder:
     from caption_nb.models.clip import clip_encoder, load_clip
     return clip_encoder(load_clip(name, weights=weights), **options)
 
+def _xvlm(name:str, weights=None, **options)->Encoder:
+    "`xvlm:<file or folder>`: the Swin encoder of X-VLM, with `image_res` and `window` among the options"
+    from caption_nb.models.xvlm import load_xvlm
+    if not (weights or name): raise InputError('There is no path behind xvlm: in the name of the encoder; give xvlm:<file of weights>.')
+    return load_xvlm(weights or name, **options)
+
 def _pixels(name:str, weights=None, **options)->PixelEncoder:
     "`pixels:<patch>`: no model"
     return PixelEncoder(patch=int(name or 16), **options)
 
-ENCODERS = dict(timm=_timm, open_clip=_open_clip, pixels=_pixels)
+ENCODERS = dict(timm=_timm, open_clip=_open_clip, xvlm=_xvlm, pixels=_pixels)
 
 # %% ../../nbs/models/02_vision.ipynb #57a28746
 SAVED = 'encoder.json' # says how the encoder in a folder was made
@@ -164,8 +172,13 @@ def _local_files(origin:dict)->Path|None:
     "The file or folder that an encoder was made from, None if it has no file of its own"
     head,colon,rest = origin['spec'].partition(':')
     if head=='pixels' or origin['weights']=='random': return None
-    kind,name = ('clip', rest) if head=='open_clip' else ('vision', origin['weights'] or origin['spec'])
+    kind,name = ('clip', rest) if head=='open_clip' else ('xvlm', origin['weights'] or rest) if head=='xvlm' else ('vision', origin['weights'] or origin['spec'])
     return find_weights(name, kind) if head!='timm' or origin['weights'] else None
+
+def _spec_within(spec:str, name:str)->str:
+    "`spec` when its file is called `name` in the folder it is saved to"
+    head = spec.partition(':')[0]
+    return 'open_clip:.' if head=='open_clip' else f'xvlm:{name}' if head=='xvlm' else name
 
 def save_vision(
     encoder:Encoder, # from `load_vision`
@@ -176,10 +189,10 @@ def save_vision(
     if origin['weights']=='random': raise InputError(f'{encoder.name} has random weights and cannot be saved: they would be others when it is loaded.')
     folder.mkdir(parents=True, exist_ok=True)
     src = _local_files(origin)
-    for p in [] if src is None else src.iterdir() if src.is_dir() else [src, *(c for c in [src.parent/'config.json'] if c.is_file())]:
+    for p in [] if src is None else src.iterdir() if src.is_dir() else [src, *(c for c in (src.parent/'config.json', src.parent/'config_swin.json') if c.is_file())]:
         if p.is_file() and p.name!=SAVED: shutil.copyfile(p, folder/p.name)
     name = '.' if src is None or src.is_dir() else src.name
-    if src is not None: origin |= dict(weights=name) if origin['weights'] else dict(spec='open_clip:.' if origin['spec'].startswith('open_clip:') else name)
+    if src is not None: origin |= dict(weights=name) if origin['weights'] else dict(spec=_spec_within(origin['spec'], name))
     write_json(folder/SAVED, origin|dict(fingerprint=encoder.fingerprint))
 
 def _load_saved(folder:Path, device, precision)->Encoder:
@@ -187,7 +200,7 @@ def _load_saved(folder:Path, device, precision)->Encoder:
     o = read_json(folder/SAVED)
     at = lambda name: str(folder/name) if name!='.' else str(folder)
     head,colon,rest = o['spec'].partition(':')
-    spec = f'open_clip:{at(rest)}' if head=='open_clip' and rest=='.' else o['spec'] if colon else at(o['spec'])
+    spec = f'{head}:{at(rest)}' if head=='xvlm' or (head, rest)==('open_clip', '.') else o['spec'] if colon else at(o['spec'])
     options = {k:tuple(v) if isinstance(v, list) else v for k,v in o['options'].items()}
     enc = load_vision(spec, o['weights'] and at(o['weights']), **options) if colon else load_file_encoder(at(o['weights'] or o['spec']), **options)
     enc.to(device, precision).origin = dict(spec=spec, weights=o['weights'] and at(o['weights']), options=options)
@@ -197,11 +210,11 @@ def _load_saved(folder:Path, device, precision)->Encoder:
 
 # %% ../../nbs/models/02_vision.ipynb #6b1b45d9
 def load_vision(
-    spec,                # `timm:NAME`, `open_clip:NAME`, `pixels:PATCH`, a file or folder of weights, or an encoder
+    spec,                # `timm:NAME`, `open_clip:NAME`, `xvlm:PATH`, `pixels:PATCH`, a file or folder of weights, or an encoder
     weights=None,        # with `timm:`: a file, `random`, or None for the published ones
     device:str='cpu',    # where it runs
     precision:str='fp32',# `fp32` or `bf16`
-    **options,           # fields of the transform that win over the model's own: flip, scale, jitter, size, resize_mode
+    **options,           # fields of the transform that win over the model's own: flip, scale, jitter, size, resize_mode; `xvlm:` also image_res, window
 )->Encoder:              # frozen, in evaluation mode
     "An image encoder: pictures -> tokens (b, r, d), the first for the whole picture"
     if isinstance(spec, Encoder): return spec

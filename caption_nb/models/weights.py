@@ -37,6 +37,7 @@ KINDS = dict(
     lm        = Kind('a language model in the transformers layout, with its tokenizer',
                      ('config.json', '|'.join(TENSORS[2:]), 'tokenizer.json|vocab.json')),
     vision    = Kind('an image encoder, as one file of tensors with timm names', ('|'.join(TENSORS[2:]),)),
+    xvlm      = Kind('an X-VLM checkpoint, or its Swin encoder alone, as one file of tensors', ('|'.join(TENSORS[2:]),)),
     tensors   = Kind('a file of tensors', ('|'.join(TENSORS),)),
     tokenizer = Kind('a tokenizer in the transformers layout', ('tokenizer.json|vocab.json',)),
     captioner = Kind('a trained captioner of this package', ('config.json', 'model.safetensors')))
@@ -67,7 +68,7 @@ def downloads_allowed()->bool:
 # %% ../../nbs/models/05_weights.ipynb #0449d44f
 def is_hub_name(name)->bool:
     "Whether `name` has the form of a hub repository, `model` or `owner/model`"
-    return bool(re.fullmatch(r'\w[\w.-]*(/\w[\w.-]*)?', str(name))) and Path(str(name)).suffix not in ('.safetensors', '.bin', '.pt', '.pth', '.json')
+    return bool(re.fullmatch(r'\w[\w.-]*(/\w[\w.-]*)?', str(name))) and Path(str(name)).suffix not in ('.safetensors', '.bin', '.pt', '.pth', '.th', '.json')
 
 def in_hub_cache(
     name:str,       # hub repository
