@@ -71,13 +71,17 @@ def read_log(path)->list[dict]:
     "Lines of a `log.jsonl`; a last line cut off by a kill is dropped"
     path = Path(path)
     if not path.exists(): return []
-    lines = path.read_text(encoding='utf-8').split('\n')
-    out = []
-    for i,line in enumerate(lines):
-        try: out.append(json.loads(line)) if line else None
-        except json.JSONDecodeError:
-            if i<len(lines)-1: raise InputError(f'{path}: line {i+1} is not JSON; remove that line.') from None
-    return out
+    *lines,last = path.read_bytes().split(b'\n') # what is behind the last line end was cut off
+    out = [_log_line(line, f'{path}: line {i+1}') for i,line in enumerate(lines) if line.strip()]
+    try: return out+[_log_line(last, '')] if last else out
+    except InputError: return out
+
+def _log_line(line:bytes, where:str)->dict:
+    "One line of a log"
+    try: value = json.loads(line)
+    except (ValueError, RecursionError): value = None
+    if isinstance(value, dict): return value
+    raise InputError(f'{where} is not a JSON object; remove that line.')
 
 # %% ../nbs/01_runs.ipynb #ca5aa8e3
 @patch
