@@ -206,6 +206,7 @@ class Captioner:
 
     def stream(self, images, batch_size:int=32, strict:bool=False)->Iterator[Caption]:
         "Captions one by one, in order, as batches are done"
+        if batch_size<1: raise InputError(f'batch_size is {batch_size}; it must be 1 or more.')
         self.skipped,batch = {},[]
         for k,src in pictures(images):
             try: batch.append((k, open_image(src)))
@@ -286,7 +287,7 @@ def check_ranges(
     "Refuse values outside their range"
     for k,(low,high) in ranges.items():
         v = getattr(cfg, k, None)
-        if v is not None and not low<=v<=high:
+        if v is not None and not (low<=v<=high and abs(v)<float('inf')):
             raise InputError(f'{k} is {v}; it must be '+(f'{low} or more' if high==float('inf') else f'from {low} to {high}')+'.')
 
 # %% ../nbs/00_core.ipynb #c4088e42

@@ -7,11 +7,13 @@ __all__ = ['LIBRARIES', 'ENGINE', 'versions', 'device_name', 'Run', 'read_log', 
            'check_params', 'params_hash', 'is_done', 'run_nb', 'grid', 'label', 'read_grid', 'plain_values', 'sweep']
 
 # %% ../nbs/01_runs.ipynb #eef0831c
-import importlib.metadata, itertools, json, os, platform, re, shutil, sys, time
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import importlib.metadata, itertools, json, os, platform, re, shutil, signal, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from hashlib import sha256
 from pathlib import Path
+from weakref import WeakSet
 from fastcore.basics import patch
 from .core import Caption, InputError, find_path, progress, read_json, write_json, write_text
 
@@ -69,13 +71,17 @@ def read_log(path)->list[dict]:
     "Lines of a `log.jsonl`; a last line cut off by a kill is dropped"
     path = Path(path)
     if not path.exists(): return []
-    lines = path.read_text(encoding='utf-8').split('\n')
-    out = []
-    for i,line in enumerate(lines):
-        try: out.append(json.loads(line)) if line else None
-        except json.JSONDecodeError:
-            if i<len(lines)-1: raise InputError(f'{path}: line {i+1} is not JSON; remove that line.') from None
-    return out
+    *lines,last = path.read_bytes().split(b'\n') # what is behind the last line end was cut off
+    out = [_log_line(line, f'{path}: line {i+1}') for i,line in enumerate(lines) if line.strip()]
+    try: return out+[_log_line(last, '')] if last else out
+    except InputError: return out
+
+def _log_line(line:bytes, where:str)->dict:
+    "One line of a log"
+    try: value = json.loads(line)
+    except (ValueError, RecursionError): value = None
+    if isinstance(value, dict): return value
+    raise InputError(f'{where} is not a JSON object; remove that line.')
 
 # %% ../nbs/01_runs.ipynb #ca5aa8e3
 @patch
@@ -118,7 +124,8 @@ def read_parameters(
     if len(tagged)!=1:
         raise InputError(f'{src} has {len(tagged)} cells tagged `parameters`; exactly one is needed, or parameters would be ignored. '
                          'Tag the cell that holds the defaults (and keep `tags` in allowed_cell_metadata_keys).')
-    return {k:v['default'] for k,v in papermill.inspect_notebook(str(src)).items()}
+    try: return {k:v['default'] for k,v in papermill.inspect_notebook(str(src)).items()}
+    except ValueError: raise InputError(f'{src} names no kernel; open it in Jupyter, choose Python 3, and save it.') from None
 
 # %% ../nbs/01_runs.ipynb #e2f81c32
 def check_params(src, params:dict):
@@ -160,7 +167,9 @@ def run_nb(
     (out/'result.json').unlink(missing_ok=True)
     write_json(out/'run.json', state)
     given = params|({'out':os.path.relpath(out, src.parent)} if 'out' in known else {})
-    error = _execute(src, out/'run.ipynb', given, quiet)
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(_execute, src, out/'run.ipynb', given, quiet)
+        with _stoppable(pool, [job]): error = job.result()
     write_json(out/'run.json', state|(dict(status='failed', error=error) if error else dict(status='done')))
     if error: raise InputError(f'{src.name} failed: {error}. The page {out/"run.ipynb"} shows where.')
     return out
@@ -173,7 +182,9 @@ def _execute(src:Path, dest:Path, params:dict, quiet:bool, again:bool=True)->str
     import papermill
     streams = {} if quiet else dict(stdout_file=sys.stdout, stderr_file=sys.stderr)
     error,tmp = None,dest.with_name('.running.ipynb')
-    try: papermill.execute_notebook(str(src), str(tmp), parameters=params, cwd=str(src.parent), kernel_name='python3', **ENGINE, **streams)
+    try: papermill.execute_notebook(str(src), str(tmp), parameters=params, cwd=str(src.parent), kernel_name='python3',
+                                        kernel_manager_class=_kernel_class(), on_cell_start=_go_on, **ENGINE, **streams)
+    except _Stopped: error = 'stopped'
     except papermill.PapermillExecutionError as e: error = f'{e.ename}: {e.evalue}'.strip(': ')
     except RuntimeError as e: # a kernel that did not come up on a busy machine usually does at the second start
         if type(e).__name__=='DeadKernelError': error = 'the kernel died; was there too little memory?'
@@ -194,6 +205,55 @@ def _tidy(text:str)->str:
             c['execution_count'] = None
             c['outputs'] = [{k:None if k=='execution_count' else v for k,v in o.items() if k!='metadata' or v} for o in c['outputs'] if o.get('name')!='stderr']
     return json.dumps(nb, indent=1, ensure_ascii=False)+'\n'
+
+# %% ../nbs/01_runs.ipynb #1bc0655e
+class _Stopped(Exception): pass
+_KERNELS,_STOP = WeakSet(),threading.Event()
+
+def _go_on(**kwargs):
+    "Before each cell: not after Ctrl-C"
+    if _STOP.is_set(): raise _Stopped
+
+def _kernel_class():
+    "Jupyter's kernel manager, noting what it starts"
+    from jupyter_client.manager import AsyncKernelManager
+    class Noted(AsyncKernelManager):
+        async def start_kernel(self, **kwargs):
+            await super().start_kernel(**kwargs)
+            _KERNELS.add(self)
+    return Noted
+
+def _signal_kernels(sig):
+    "Send a signal to every kernel that runs"
+    for k in list(_KERNELS):
+        p = getattr(k.provisioner, 'process', None)
+        if p is not None: p.send_signal(sig)
+
+# %% ../nbs/01_runs.ipynb #5cda6001
+@contextmanager
+def _stoppable(pool, jobs:list):
+    "Inside the block, Ctrl-C (and SIGTERM) cancels the jobs that wait and stops the notebooks that run, before it goes on as KeyboardInterrupt"
+    main = threading.current_thread() is threading.main_thread()
+    old = signal.signal(signal.SIGTERM, signal.default_int_handler) if main else None
+    try: yield
+    except KeyboardInterrupt:
+        _stop(pool, jobs)
+        raise
+    finally:
+        if main: signal.signal(signal.SIGTERM, old)
+
+def _stop(pool, jobs:list):
+    "Cancel what waits, interrupt what runs and wait for it"
+    pool.shutdown(wait=False, cancel_futures=True)
+    running = [j for j in jobs if not j.cancelled()]
+    _STOP.set()
+    try:
+        _signal_kernels(signal.SIGINT)
+        while wait(running, 10).not_done: _signal_kernels(signal.SIGINT)
+    except KeyboardInterrupt: _signal_kernels(getattr(signal, 'SIGKILL', signal.SIGTERM))
+    finally:
+        wait(running)
+        _STOP.clear()
 
 # %% ../nbs/01_runs.ipynb #98f47648
 def grid(
@@ -244,9 +304,10 @@ def sweep(
     rows = {}
     with ThreadPoolExecutor(jobs) as pool:
         todo = {pool.submit(run_nb, src, out, p, False, quiet):(p, out) for p,out in runs}
-        for f in progress(as_completed(todo), 'runs', len(todo), quiet):
-            p,out = todo[f]
-            error = f.exception()
-            rows[out] = dict(run=out.name, status='failed' if error else 'done', error=str(error) if error else '',
-                             **{k:p[k] for k,v in axes.items() if isinstance(v, list)})
+        with _stoppable(pool, list(todo)):
+            for f in progress(as_completed(todo), 'runs', len(todo), quiet):
+                p,out = todo[f]
+                error = f.exception()
+                rows[out] = dict(run=out.name, status='failed' if error else 'done', error=str(error) if error else '',
+                                 **{k:p[k] for k,v in axes.items() if isinstance(v, list)})
     return [rows[out] for _,out in runs]

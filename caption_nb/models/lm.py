@@ -80,6 +80,7 @@ def small_gpt2(
     init:float=.02,       # standard deviation of fresh weights: GPT-2's suits widths near 1,000, narrow models learn to look things up with 1/sqrt(h) or more
 )->PrefixLM:
     "A GPT-2 of any size with fresh weights, its head tied to the word embeddings"
+    if width%heads: raise InputError(f'width {width} cannot be shared by {heads} attention heads; choose a multiple.')
     text = not isinstance(tokenizer, int)
     v = len(tokenizer) if text else tokenizer
     end = tokenizer.eos_token_id if text else v-1

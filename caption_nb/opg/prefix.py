@@ -237,6 +237,17 @@ def _save_pretrained(self:PrefixCaptioner, save_directory):
     write_json(folder/'config.json', dict(system='opg', stop=self.lm.stop_id)|to_dict(self.cfg))
 
 # %% ../../nbs/opg/00_prefix.ipynb #3553b8f6
+def _fresh_lm(folder:Path, stop)->PrefixLM:
+    "The language model of a captioner's folder, its weights still to come; transformers would make up a missing tokenizer, an empty one"
+    there = {p.name for p in (folder/'lm').glob('*')}
+    if stop is None or 'config.json' not in there or not there & {'tokenizer.json', 'vocab.json'}:
+        raise InputError(f'{folder} is not complete: config.json needs `stop`, and lm/ a config and a tokenizer. Train or copy it again.')
+    try:
+        gpt = GPT2LMHeadModel(AutoConfig.from_pretrained(folder/'lm', local_files_only=True))
+        tokenizer = AutoTokenizer.from_pretrained(folder/'lm', local_files_only=True)
+    except Exception as e: raise InputError(f'{folder}/lm is damaged ({str(e).splitlines()[0][:120] if str(e) else type(e).__name__}). Train or copy it again.') from None
+    return PrefixLM(gpt, tokenizer, stop)
+
 def load_prefix_captioner(
     folder,               # written by `save_pretrained`
     device:str='cpu',     # where it will run
@@ -246,10 +257,7 @@ def load_prefix_captioner(
     folder = Path(folder)
     values = read_json(folder/'config.json')
     if not isinstance(values, dict) or values.pop('system', None)!='opg': raise InputError(f'{folder} holds no OPG captioner (its config.json says otherwise).')
-    if 'stop' not in values or not (folder/'lm'/'config.json').is_file(): raise InputError(f'{folder} is not complete: config.json needs `stop`, and lm/ a config and a tokenizer. Train or copy it again.')
-    stop = values.pop('stop')
-    gpt = GPT2LMHeadModel(AutoConfig.from_pretrained(folder/'lm', local_files_only=True))
-    lm = PrefixLM(gpt, AutoTokenizer.from_pretrained(folder/'lm', local_files_only=True), stop)
+    lm = _fresh_lm(folder, values.pop('stop', None))
     if encoder is None and (folder/'encoder').is_dir(): encoder = load_vision(folder/'encoder')
     model = PrefixCaptioner(make_config(PrefixConfig, values, str(folder/'config.json')), lm, encoder)
     load_into(model, load_state(folder/'model.safetensors'), allow_missing=(TIED,))

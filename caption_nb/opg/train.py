@@ -314,6 +314,7 @@ def train_xe(
     parts = {k:features_of(t, encoder, strict=cfg.strict) for k,t in parts_of(table, cfg.n_test).items()}
     lost = {k:v for p in (train, *parts.values()) for k,v in p.lost.items()}
     say_problems(Table(table.rows), lost)
+    if not len(train): raise InputError(f'{cfg.data}: none of the {len(lost)} pictures can be read that training needs; the reasons stand above.')
     texts = training_texts(train.table)
     model = make_captioner(cfg, encoder, texts, run/'state'/'lm', quiet)
     params = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -343,7 +344,7 @@ def identity(cfg:XEConfig, **marks)->dict:
 
 def finish_xe(model:PrefixCaptioner, parts:dict[str,Features], run:Run, facts:dict, share:bool=True, quiet:bool=False)->dict:
     "Caption and score every part but validation, and write the result"
-    values,captions = {},[]
+    values,captions,parts = {},[],{k:p for k,p in parts.items() if len(p)} # a part of broken pictures alone is left out
     for name,part in parts.items():
         if name=='val' and len(parts)>1: continue
         v,c = score_part(caption_part(model, part, quiet=quiet), part.table, name)

@@ -27,13 +27,15 @@ class Report:
         self.root,self.images,self.private = Path(root),Path(images) if images else None,private
         self.runs = collect(root)
         if not len(self.runs):
-            raise InputError(f'{root}: no finished run. ' + '; '.join(f'{p["run"]}: {p["problem"]}' for p in self.runs.attrs['problems'][:5]))
-        worlds = sorted(set(self.runs.world))
+            raise InputError(f'{root}: no finished run. ' + ('; '.join(f'{p["run"]}: {p["problem"]}' for p in self.runs.attrs['problems'][:5]) or
+                             'Run folders are looked for below it; give the folder above them, such as reports/toy.'))
+        worlds = sorted(set(self.runs.world)-{''}) or ['']
         if len(worlds)>1: raise InputError(f'{root} holds runs of several worlds ({", ".join(worlds)}); give the folder of one, since their scores cannot share a table.')
         self.world = worlds[0] or self.root.resolve().name
         self.cards = scorecards(self.runs)
         self.rows = score_rows(self.runs, self.cards)
         self.parts = parts_of(self.runs)
+        if not self.parts: raise InputError(f'{root}: none of its {len(self.runs)} runs has a score; data with a `test` or `val` split are scored.')
         self.curves = learning_curves(self.runs)
 
     @property

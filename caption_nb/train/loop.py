@@ -47,7 +47,7 @@ class LoopConfig:
 # %% ../../nbs/train/00_loop.ipynb #c55e46c2
 MANY = float('inf')
 RANGES = dict(epochs=(1, MANY), steps=(1, MANY), batch_size=(1, MANY), accumulate=(1, MANY), lr=(0, MANY), warmup=(0, MANY), weight_decay=(0, MANY),
-              beta2=(0, 1), clip=(0, MANY), ema=(0, .999999), eval_every=(0, MANY), save_every=(1, MANY), log_every=(1, MANY)) # of `LoopConfig`
+              beta2=(0, 1), clip=(0, MANY), ema=(0, .999999), eval_every=(0, MANY), save_every=(1, MANY), log_every=(1, MANY), seed=(0, 2**32-1)) # of `LoopConfig`
 
 def loop_config(cfg)->LoopConfig:
     "The loop's part of a stage's config: the fields of the same names"
