@@ -7,7 +7,7 @@ __all__ = ['RANGES', 'TRACKED', 'SHAPES', 'MAKERS', 'ZooConfig', 'zoo_folder', '
            'fresh_clip', 'made_from', 'done_before', 'Photos', 'recall_on', 'fit_dual', 'Perplexity', 'fit_lm',
            'read_extra', 'read_photos', 'read_table', 'make_dual', 'make_lm', 'prepare_zoo']
 
-# %% ../../nbs/app/00d_photozoo.ipynb #daf496b2
+# %% ../../nbs/app/00d_photozoo.ipynb #c2e42b98
 import dataclasses, hashlib, math, sys, time
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ from ..train.dual import DualEncoder, Recall, group_ids, pairs, paraphrases, tex
 from ..train.loop import MANY, RANGES as LOOP_RANGES, Loop, loop_config
 from ..train.xe import CaptionGroups, TextGroups, TextOnly, xe
 
-# %% ../../nbs/app/00d_photozoo.ipynb #26cd1e6e
+# %% ../../nbs/app/00d_photozoo.ipynb #cdac6307
 @dataclass
 class ZooConfig:
     "Make weights for photographs: two dual encoders behind the CLIP face and a small GPT-2"
@@ -58,13 +58,13 @@ class ZooConfig:
     text_lr:float = 1.5e-3        # highest learning rate of that
     captions:int = 2              # captions per picture and step; 0 takes all
     dropout:float = .2            # in the text tower
-    feature_dropout:float = .3    # on image tokens and in the projection
+    feature_dropout:float = .2    # on image tokens and in the projection
     word_dropout:float = .1       # share of words hidden
     prompt_share:float = .1       # share of captions with the prompt of CLIP-S in front
     scale:float = 20.             # inverse temperature at the start
     epochs:int = 12               # passes over the training pictures
     batch_size:int = 256          # pictures per step
-    lr:float = 1e-3               # highest learning rate
+    lr:float = 2e-3               # highest learning rate
     warmup:float = .1             # share or number of steps of warm-up
     schedule:str = 'cosine'       # linear, cosine, constant
     weight_decay:float = .1       # AdamW's
@@ -89,7 +89,7 @@ RANGES = LOOP_RANGES|dict(n_train=(0, MANY), n_toy=(1, MANY), views=(1, MANY), c
     expert_width=(64, MANY), vocab_size=(259, MANY), text_epochs=(0, MANY), text_lr=(0, MANY), captions=(0, MANY), dropout=(0, .99), feature_dropout=(0, .99), word_dropout=(0, .99), prompt_share=(0, 1),
     scale=(1, 100), lm_layers=(1, MANY), lm_width=(1, MANY), lm_heads=(1, MANY), lm_vocab=(257, MANY), lm_dropout=(0, .99), lm_epochs=(0, MANY), lm_lr=(0, MANY), lm_max_len=(2, 120))
 
-# %% ../../nbs/app/00d_photozoo.ipynb #0e850c48
+# %% ../../nbs/app/00d_photozoo.ipynb #d84eaef1
 TRACKED = ('nbs', 'caption_nb', 'reports', 'tests', 'tools', 'data/toy')
 
 def zoo_folder(
@@ -104,7 +104,7 @@ def zoo_folder(
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
-# %% ../../nbs/app/00d_photozoo.ipynb #fe9d9199
+# %% ../../nbs/app/00d_photozoo.ipynb #0b2d72c6
 @dataclass
 class Backbone:
     "An image network as an encoder, and what a CLIP's tower is built from"
@@ -141,7 +141,7 @@ def backbone_of(
     if encoder.layout!='NCHW': raise InputError(f'{spec}: {arch} has tokens instead of a feature map; a convolutional network is wanted.')
     return Backbone(encoder, arch, state)
 
-# %% ../../nbs/app/00d_photozoo.ipynb #0e32ed27
+# %% ../../nbs/app/00d_photozoo.ipynb #9c9cb7af
 def pooled_grids(
     part:Features,  # cached tokens of pictures
     cells:int,      # per side
@@ -157,7 +157,7 @@ def pooled_grids(
             out[i:i+128,v] = torch.cat([x[:,:1], grid], 1).numpy()
     return out
 
-# %% ../../nbs/app/00d_photozoo.ipynb #fda621b8
+# %% ../../nbs/app/00d_photozoo.ipynb #32a8a7b7
 def fresh_clip(
     backbone:Backbone,
     cfg:ZooConfig,
@@ -177,7 +177,7 @@ def fresh_clip(
     with torch.no_grad(): clip.model.logit_scale.fill_(math.log(cfg.scale))
     return clip
 
-# %% ../../nbs/app/00d_photozoo.ipynb #48dd6e8c
+# %% ../../nbs/app/00d_photozoo.ipynb #a30a9cbc
 SHAPES = 'device save_every log_every data images extra_text backbone parts strict n_toy precision'.split() # fields that do not shape weights, or are there by fingerprint
 
 def made_from(cfg:ZooConfig, part:str, **marks)->dict:
@@ -196,7 +196,7 @@ def done_before(folder:Path, part:str, mark:dict)->dict|None:
     if differ: raise InputError(f'{folder/part} was made with other choices ({"; ".join(differ)}). Give another --out, or delete {folder/part} and {folder/"work"/part} to make it again.')
     return old['values']
 
-# %% ../../nbs/app/00d_photozoo.ipynb #1312b364
+# %% ../../nbs/app/00d_photozoo.ipynb #8217a8cb
 @dataclass
 class Photos:
     "What the dual encoders learn from"
@@ -232,7 +232,7 @@ def fit_dual(
     dual.release()
     return values
 
-# %% ../../nbs/app/00d_photozoo.ipynb #98be80e8
+# %% ../../nbs/app/00d_photozoo.ipynb #702978c8
 class Perplexity:
     "How surprised a language model is by captions, per token, the end mark included"
     def __init__(self, tokenizer, texts:list[str], max_len:int):
@@ -265,7 +265,7 @@ def fit_lm(
     lm.eval().save(folder)
     return (measure(wrapped) if measure else {})|dict(tokens=float(len(lm.tokenizer)))
 
-# %% ../../nbs/app/00d_photozoo.ipynb #57bd9ab9
+# %% ../../nbs/app/00d_photozoo.ipynb #a9f56eb7
 def read_extra(path:str)->list[list[str]]:
     "Captions without pictures, those of one picture together; none without a path"
     if not path: return []
@@ -294,7 +294,7 @@ def read_table(cfg:ZooConfig)->Table:
     if not cfg.data: raise InputError('data is empty: name captioned photographs, --data path/to/flickr8k.')
     return load_data(XEConfig(data=cfg.data, images=cfg.images, n_train=cfg.n_train, n_toy=cfg.n_toy, strict=cfg.strict))
 
-# %% ../../nbs/app/00d_photozoo.ipynb #ec8fa143
+# %% ../../nbs/app/00d_photozoo.ipynb #792a2ad7
 def make_dual(part:str, photos:Photos, backbone:Backbone, cfg:ZooConfig, folder:Path, mark:dict, quiet:bool)->dict:
     "Tokenizer, fresh CLIP, training, folder"
     work = folder/'work'/part
@@ -312,7 +312,7 @@ def make_lm(part:str, photos:Photos, backbone:Backbone, cfg:ZooConfig, folder:Pa
 
 MAKERS = dict(clip=make_dual, expert=make_dual, lm=make_lm)
 
-# %% ../../nbs/app/00d_photozoo.ipynb #d318a953
+# %% ../../nbs/app/00d_photozoo.ipynb #d48c960e
 def prepare_zoo(
     cfg:ZooConfig,
     out='',             # folder; '' is `weights/photos` in the user's cache
