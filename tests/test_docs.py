@@ -89,6 +89,9 @@ def parse(command, rest):
     elif command=='train' and rest:
         _,options = cli.take_option(rest[1:], 'out', '')
         from_args(cli.STAGES[rest[0]]()[0], options)
+    elif command=='prepare' and rest:
+        _,options = cli.take_option(rest[1:], 'out', '')
+        from_args(cli.PREPARED[rest[0]]()[0], options)
     elif command in ('run', 'sweep') and rest:
         params,rest = cli.take_params(rest)
         for option in ['out']+['jobs']*(command=='sweep'): _,rest = cli.take_option(rest, option, '')

@@ -6,7 +6,7 @@
 __all__ = ['FULL', 'TINY', 'SIZES', 'MAKERS', 'NEEDS', 'ToyLMConfig', 'train_toy_lm', 'perplexity', 'say', 'ToySwinConfig',
            'SwinStage', 'train_toy_swin', 'make_part', 'ToyZooConfig', 'plan', 'build_toy_zoo', 'prepare_toy']
 
-# %% ../../nbs/app/00g_toyzoo.ipynb #bcc6e4d9
+# %% ../../nbs/app/00g_toyzoo.ipynb #7044e270
 import importlib, math, multiprocessing, os, shutil, sys, time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from ..runs import Run, read_log
 from ..train.loop import Loop, LoopConfig
 from ..train.xe import TextGroups, TextOnly, xe
 
-# %% ../../nbs/app/00g_toyzoo.ipynb #42673048
+# %% ../../nbs/app/00g_toyzoo.ipynb #3cc716c2
 @dataclass
 class ToyLMConfig:
     "The toy world's GPT-2"
@@ -54,7 +54,7 @@ def train_toy_lm(cfg:ToyLMConfig, work, quiet:bool=False)->PrefixLM:
     Loop(TextOnly(lm), TextGroups(ids, mask, 16), xe(), loop, run/'state', run, identity=dict(cfg=to_dict(cfg))).fit(quiet)
     return lm
 
-# %% ../../nbs/app/00g_toyzoo.ipynb #4a5a87e3
+# %% ../../nbs/app/00g_toyzoo.ipynb #9a621da8
 @torch.no_grad()
 def perplexity(
     lm:PrefixLM,
@@ -73,7 +73,7 @@ def say(lm:PrefixLM, n:int, seed:int=0)->list[str]:
     found = decode(lm, None, DecodeConfig(how='sample', max_len=60), prompt=start, seeds=range(seed, seed+n))
     return [lm.text(f[0].ids) for f in found]
 
-# %% ../../nbs/app/00g_toyzoo.ipynb #5dd8b9f0
+# %% ../../nbs/app/00g_toyzoo.ipynb #cb2c6c96
 @dataclass
 class ToySwinConfig:
     "The toy world's Swin"
@@ -115,7 +115,7 @@ def _swin_reads(stage:SwinStage, data:FactData, scenes:list)->dict:
     said = [stage(torch.stack([data.transform(render_scene(s)) for s in scenes[i:i+100]])) for i in range(0, len(scenes), 100)]
     return facts_right({k:torch.cat([s[k] for s in said]) for k in said[0]}, scene_facts(scenes, data.side))
 
-# %% ../../nbs/app/00g_toyzoo.ipynb #dca0b7a4
+# %% ../../nbs/app/00g_toyzoo.ipynb #eba333db
 FULL = dict(
     clip=ToyClipConfig(),
     expert=ToyClipConfig(tower='vit', image_size=64, width=128, patch=8, layers=6, upper=2, text_layers=3, fact_steps=2000, fact_batch=64, steps=1200, seed=1),
@@ -134,7 +134,7 @@ TINY = dict(
     xvlm=ToySwinConfig(embed_dim=16, depths=(1, 1, 1), heads=(1, 2, 4), steps=3, batch_size=8))
 SIZES = dict(full=FULL, tiny=TINY) # the configs of all parts
 
-# %% ../../nbs/app/00g_toyzoo.ipynb #fd9507de
+# %% ../../nbs/app/00g_toyzoo.ipynb #1ded8dc1
 def _make_clip(part, cfg, folder, work, n, quiet, there):
     "A CLIP by both stages"
     return train_toy_clip(cfg, f'toy/{part}', folder, work, n, quiet)
@@ -165,7 +165,7 @@ def _make_xvlm(part, cfg, folder, work, n, quiet, there):
 MAKERS = dict(clip=_make_clip, expert=_make_clip, pac=_make_pac, weak=_make_clip, lm=_make_lm, xvlm=_make_xvlm)
 NEEDS = dict(pac='expert') # what has to be there before
 
-# %% ../../nbs/app/00g_toyzoo.ipynb #08f4b05e
+# %% ../../nbs/app/00g_toyzoo.ipynb #ccff136a
 def make_part(
     part:str,        # a name of `MAKERS`
     out,             # folder of the zoo
@@ -190,33 +190,39 @@ def _thin(log:list, n:int=60)->list:
     "About `n` lines of a log, with what a curve needs"
     return [{k:round(l[k], 4) for k in ('step', 'loss') if k in l} for l in log[::max(1, len(log)//n)]]
 
-# %% ../../nbs/app/00g_toyzoo.ipynb #c895ddb5
+# %% ../../nbs/app/00g_toyzoo.ipynb #f38d90ad
 @dataclass
 class ToyZooConfig:
     "Build the weights of the toy world from nothing"
-    out:str = ''                     # folder; '' is `weights/toy` in the cache, where names such as toy/clip are then found
     parts:tuple[str, ...] = ()       # of clip, expert, pac, weak, lm, xvlm; none means all
     jobs:int = 2                     # parts trained at the same time
     again:bool = False               # make parts anew that are there
     size:str = 'full'                # full, or tiny: seconds, and nothing is learned
     n_heldout:int = 500              # scenes to measure on
 
-def plan(cfg:ToyZooConfig)->tuple[Path, list[str]]:
+def plan(
+    cfg:ToyZooConfig,
+    out='',  # folder; '' is `weights/toy` in the cache, where names such as toy/clip are then found
+)->tuple[Path, list[str]]:
     "The folder, and the parts to make in an order in which each finds what it needs"
     unknown = sorted({*cfg.parts}-{*MAKERS})
     if unknown: raise UsageError(f'parts {", ".join(unknown)} are not known; there are {", ".join(MAKERS)}.')
     if cfg.size not in SIZES: raise UsageError(f'size {cfg.size!r} is not known; known: {", ".join(SIZES)}.')
     check_ranges(cfg, dict(jobs=(1, 64), n_heldout=(10, 10000)))
-    out = Path(cfg.out).expanduser() if cfg.out else cache_dir('weights', 'toy')
+    out = Path(out).expanduser() if out else cache_dir('weights', 'toy')
     wanted = {*(cfg.parts or MAKERS)}
     there = {p for p in MAKERS if (out/p/'training.json').is_file() and not (cfg.again and p in wanted)}
     wanted |= {NEEDS[p] for p in wanted-there if p in NEEDS}
     return out, [p for p in MAKERS if p in wanted-there]
 
-# %% ../../nbs/app/00g_toyzoo.ipynb #a761a87a
-def build_toy_zoo(cfg:ToyZooConfig, quiet:bool=False)->list[dict]: # a row per part made: seconds and measures
+# %% ../../nbs/app/00g_toyzoo.ipynb #de73decc
+def build_toy_zoo(
+    cfg:ToyZooConfig,
+    out='',           # as for `plan`
+    quiet:bool=False,
+)->list[dict]:        # a row per part made: seconds and measures
     "Make what is missing"
-    out,todo = plan(cfg)
+    out,todo = plan(cfg, out)
     args = (out, cfg.size, cfg.n_heldout, quiet)
     if cfg.jobs==1 or len(todo)<2: return [make_part(p, *args) for p in todo]
     rows,waiting,running = [],list(todo),{}
@@ -231,8 +237,11 @@ def build_toy_zoo(cfg:ToyZooConfig, quiet:bool=False)->list[dict]: # a row per p
             rows.append(done.result())
     return sorted(rows, key=lambda r: todo.index(r['part']))
 
-def prepare_toy(cfg:ToyZooConfig):
-    "`capnb prepare toy`"
-    rows = build_toy_zoo(cfg)
-    for r in rows: print('\t'.join(f'{k} {v}' for k,v in r.items()))
-    print(f'{len(rows)} parts made, all in {plan(cfg)[0]}', file=sys.stderr)
+def prepare_toy(
+    cfg:ToyZooConfig,
+    out='',  # as for `plan`
+)->dict:     # seconds and measures, by part
+    "What `capnb prepare toy` does"
+    rows = build_toy_zoo(cfg, out)
+    print(f'{len(rows)} parts made; all are in {plan(cfg, out)[0]}', file=sys.stderr)
+    return {f'{r["part"]}.{k}':v for r in rows for k,v in r.items() if k!='part'}

@@ -23,6 +23,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 from ..core import InputError, read_json
+from .towers import ensure_tower
 from .weights import TENSORS, Kind, downloads_allowed, find_weights, load_into
 
 # %% ../../nbs/models/00a_clipfiles.ipynb #1d9872fd
@@ -48,9 +49,14 @@ def build_clip(
     "An open_clip model; nothing is fetched, whatever the config says about pretrained towers"
     cfg = deepcopy(cfg)
     custom = cfg.pop('custom_text', False) or 'hf_model_name' in cfg['text_cfg']
-    if 'timm_model_name' in cfg['vision_cfg']: cfg['vision_cfg']['timm_model_pretrained'] = False
+    if cfg['vision_cfg'].get('timm_model_name'):
+        ensure_tower(cfg['vision_cfg']['timm_model_name'])
+        cfg['vision_cfg']['timm_model_pretrained'] = False
     if 'hf_model_name' in cfg['text_cfg']: cfg['text_cfg']['hf_model_pretrained'] = False
     try: return (CoCa if 'multimodal_cfg' in cfg else CustomTextCLIP if custom else CLIP)(**cfg)
+    except RuntimeError as e:
+        if 'Unknown model' not in str(e): raise
+        raise InputError(f'timm has no image tower {cfg["vision_cfg"]["timm_model_name"]!r}; it was made with a newer timm, or with code of its own.') from None
     except TypeError as e: raise InputError(f'open_clip does not understand this model_cfg: {e}.') from e
 
 # %% ../../nbs/models/00a_clipfiles.ipynb #b111a9a0
