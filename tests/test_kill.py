@@ -14,14 +14,26 @@ def start(out, cache):
 
 def bytes_in(folder):
     "How much the run has written: something that grows with its progress"
-    return sum(p.stat().st_size for p in Path(folder).rglob('*') if p.is_file()) if Path(folder).exists() else 0
+    return sum(_size(p) for p in Path(folder).rglob('*')) if Path(folder).exists() else 0
+
+def _size(p):
+    try: return p.stat().st_size
+    except OSError: return 0 # renamed in this moment
+
+def let_it_write(p, out, times):
+    "Wait until the run folder has grown that many times: log lines, checkpoints, captions"
+    last = bytes_in(out)
+    while times and p.poll() is None:
+        now = bytes_in(out)
+        if now!=last: last,times = now,times-1
+        time.sleep(.001)
 
 def finish_with_kills(out, cache, kills, seed):
     rng,done = random.Random(seed),0
     for _ in range(60):
-        p,began,wait = start(out, cache),bytes_in(out),rng.uniform(0, .6)
+        p,wait = start(out, cache),rng.uniform(0, .03)
         if done<kills:
-            while p.poll() is None and bytes_in(out)==began: time.sleep(.002) # let it get as far as writing
+            let_it_write(p, out, rng.randint(1, 25))
             time.sleep(wait)
             if p.poll() is None:
                 p.kill()
@@ -39,7 +51,8 @@ def calm(tmp_path_factory):
 
 def test_kills_leave_no_trace(calm, tmp_path):
     kills = int(os.environ.get('CAPNB_KILLS', 2))
-    finish_with_kills(tmp_path/'run', tmp_path/'cache', kills, seed=int(os.environ.get('CAPNB_KILL_SEED', 1)))
+    done = finish_with_kills(tmp_path/'run', tmp_path/'cache', kills, seed=int(os.environ.get('CAPNB_KILL_SEED', 1)))
+    assert done==kills # it was really killed so often
     for name in ('model/model.safetensors', 'captions.json', 'config.json'):
         assert (tmp_path/'run'/name).read_bytes()==(calm/name).read_bytes(), name
     scores = [{k:v for k,v in read_json(r/'result.json').items() if k not in ('seconds', 'date')} for r in (calm, tmp_path/'run')]
