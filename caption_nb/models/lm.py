@@ -19,7 +19,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from ..core import InputError
 from .text import END, encode_captions, pre_caption, token_id, train_tokenizer
-from .weights import find_weights
+from .weights import find_weights, load_state
 
 _all_ = ['END', 'encode_captions', 'pre_caption', 'token_id', 'train_tokenizer'] # text in and out belongs to the same door
 
@@ -329,9 +329,17 @@ def load_lm(
 )->PrefixLM:
     "A GPT-2 and its tokenizer, in evaluation mode"
     folder = find_weights(name, 'lm')
-    cfg = AutoConfig.from_pretrained(folder)
+    cfg = _read_part(AutoConfig, folder, 'config.json')
     if cfg.model_type!='gpt2': raise InputError(f'{folder} holds a {cfg.model_type} model; a prefix language model has to be a gpt2')
-    gpt,found = GPT2LMHeadModel.from_pretrained(folder, config=cfg, output_loading_info=True)
+    try: gpt,found = GPT2LMHeadModel.from_pretrained(folder, config=cfg, output_loading_info=True)
+    except Exception as e:
+        load_state(folder) # says what is wrong with the file, if it is the file
+        raise InputError(f'{folder} does not fit its config.json: {(str(e).splitlines() or [type(e).__name__])[0]}') from e
     wrong = {k:sorted(map(str, found[k])) for k in ('missing_keys', 'unexpected_keys', 'mismatched_keys') if found[k]}
     if wrong: raise InputError(f'{folder} does not fit its config.json: ' + '; '.join(f'{k[:-5]}: {", ".join(v[:5])} ({len(v)})' for k,v in wrong.items()))
-    return PrefixLM(gpt.eval(), AutoTokenizer.from_pretrained(folder), stop)
+    return PrefixLM(gpt.eval(), _read_part(AutoTokenizer, folder, 'its tokenizer'), stop)
+
+def _read_part(auto, folder, what:str):
+    "Config or tokenizer by one of the library's own readers"
+    try: return auto.from_pretrained(folder)
+    except Exception as e: raise InputError(f'{folder}: {what} cannot be read: {(str(e).splitlines() or [type(e).__name__])[0]} Copy or fetch the folder again.') from e

@@ -1,0 +1,125 @@
+"Every kind of weights: from a folder, from a cache of the hub, missing, and not what it claims to be"
+import json, pickle, shutil
+import pytest, timm, torch
+from safetensors.torch import load_file, save_file
+from caption_nb.app.systems import load
+from caption_nb.app.toyzoo import make_part
+from caption_nb.core import InputError
+from caption_nb.models.clip import load_clip
+from caption_nb.models.clipfiles import load_clip_tokenizer
+from caption_nb.models.lm import load_lm
+from caption_nb.models.vision import load_vision
+from caption_nb.models.weights import KINDS, find_weights
+from caption_nb.sacap.rephrase import RephraseConfig, load_rephraser
+from caption_nb.sacap.synthesize import PIPELINE, SynthConfig, load_synthesizer
+
+LOADERS = dict(clip=load_clip, lm=load_lm, xvlm=lambda name: load_vision(f'xvlm:{name}'), vision=load_vision,
+               tokenizer=lambda name: load_clip_tokenizer(dict(text_cfg=dict(hf_tokenizer_name=str(name), vocab_size=600, context_length=40))))
+PARTS = dict(clip='expert', lm='lm', xvlm='xvlm', vision='vision', tokenizer='expert') # kind -> folder of `zoo`
+
+@pytest.fixture(scope='module')
+def zoo(tmp_path_factory):
+    "Tiny weights of each kind in the real formats"
+    out = tmp_path_factory.mktemp('zoo')
+    for p in ('expert', 'lm', 'xvlm'): make_part(p, out, 'tiny', 20, quiet=True)
+    torch.manual_seed(0)
+    (out/'vision').mkdir()
+    save_file({k:v.contiguous() for k,v in timm.create_model('test_efficientnet').state_dict().items()}, out/'vision'/'model.safetensors')
+    (out/'vision'/'config.json').write_text(json.dumps(dict(architecture='test_efficientnet', pretrained_cfg=dict(input_size=[3, 64, 64]))))
+    return out
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    "An empty cache of the hub, and no download, no other place"
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path/'hub'))
+    monkeypatch.setenv('CAPTION_NB_WEIGHTS', str(tmp_path/'weights'))
+    monkeypatch.delenv('CAPTION_NB_ALLOW_DOWNLOAD', raising=False)
+    monkeypatch.setenv('CAPTION_NB_BUILD', '0')
+    return tmp_path/'hub'
+
+def into_hub(hub, name, folder):
+    top = hub/f'models--{name.replace("/", "--")}'
+    shutil.copytree(folder, top/'snapshots'/'abc')
+    (top/'refs').mkdir()
+    (top/'refs'/'main').write_text('abc')
+
+def same(kind, a, b):
+    "Whether two loaded things compute the same"
+    if kind=='tokenizer': return a(['a red ring']).tolist()==b(['a red ring']).tolist()
+    if kind=='clip': return torch.equal(a.text_features(['a red ring']), b.text_features(['a red ring']))
+    if kind=='lm': return torch.equal(a.embed(torch.arange(9)), b.embed(torch.arange(9)))
+    x = torch.rand(1, 3, *a.transform.size, generator=torch.Generator().manual_seed(0))
+    return torch.equal(a(x), b(x))
+
+@pytest.mark.parametrize('kind', LOADERS)
+def test_folder_and_hub_cache(kind, zoo, hub):
+    folder,door = zoo/PARTS[kind],LOADERS[kind]
+    from_folder = door(folder)
+    if kind!='vision': # timm's networks come from the hub by `timm:NAME`, which has its own test below
+        into_hub(hub, 'someone/tiny', folder)
+        assert same(kind, from_folder, door('someone/tiny'))
+    shutil.copytree(folder, hub.parent/'weights'/'mine')
+    assert same(kind, from_folder, door(hub.parent/'weights'/'mine')) # as a path
+    if kind!='vision': assert same(kind, from_folder, door('mine'))   # below a folder of CAPTION_NB_WEIGHTS
+
+def test_timm_from_hub_cache(zoo, hub):
+    name = timm.get_pretrained_cfg('test_efficientnet').hf_hub_id
+    into_hub(hub, name, zoo/'vision')
+    a,b = load_vision('timm:test_efficientnet', size=(64, 64)),load_vision('timm:test_efficientnet', weights=zoo/'vision'/'model.safetensors', size=(64, 64))
+    assert same('vision', a, b)
+
+@pytest.mark.parametrize('kind', [k for k in LOADERS if k!='vision'])
+def test_missing(kind, hub):
+    with pytest.raises(InputError) as e: LOADERS[kind]('someone/nothing')
+    said = str(e.value)
+    assert 'someone/nothing' in said and KINDS[kind].about in said                # what
+    assert str(hub.parent/'weights') in said and 'Hugging Face cache' in said     # where it was looked for
+    assert 'It should contain' in said and 'hf download someone/nothing' in said  # how to get it
+
+@pytest.mark.parametrize('door', [lambda name: load_synthesizer(SynthConfig(model=name)), lambda name: load_rephraser(RephraseConfig(model=name)),
+                                  lambda name: load_vision(f'{name}/model.safetensors'), load])
+def test_missing_elsewhere(door, hub):
+    with pytest.raises(InputError) as e: door('someone/nothing')
+    assert 'someone/nothing' in str(e.value) and len(str(e.value))>60
+
+def test_parts_of_a_pipeline_in_the_hub_cache(hub, tmp_path):
+    for f in PIPELINE.files:
+        p = tmp_path/'pipe'/f.split('|')[0]
+        p.parent.mkdir(parents=True, exist_ok=True)
+        p.write_text('{}')
+    into_hub(hub, 'someone/painter', tmp_path/'pipe')
+    assert find_weights('someone/painter', PIPELINE).name=='abc'
+
+def weights_in(folder): return next(p for p in folder.iterdir() if p.suffix in ('.safetensors', '.bin'))
+
+class Evil:
+    def __reduce__(self): return (exec, ('raise SystemExit("code ran")',))
+
+@pytest.mark.parametrize('kind', ['clip', 'lm', 'xvlm', 'vision'])
+def test_cut_off(kind, zoo, hub, tmp_path):
+    shutil.copytree(zoo/PARTS[kind], tmp_path/'cut')
+    w = weights_in(tmp_path/'cut')
+    w.write_bytes(w.read_bytes()[:-1000])
+    with pytest.raises(InputError) as e: LOADERS[kind](tmp_path/'cut')
+    assert w.name in str(e.value) and 'cut off or damaged' in str(e.value)
+
+@pytest.mark.parametrize('kind', ['clip', 'lm', 'xvlm', 'vision'])
+def test_code_in_a_pickle(kind, zoo, hub, tmp_path):
+    shutil.copytree(zoo/PARTS[kind], tmp_path/'evil')
+    weights_in(tmp_path/'evil').unlink()
+    (tmp_path/'evil'/('open_clip_pytorch_model.bin' if kind=='clip' else 'pytorch_model.bin')).write_bytes(pickle.dumps(dict(model=Evil())))
+    with pytest.raises(InputError) as e: LOADERS[kind](tmp_path/'evil')
+    assert 'pytorch_model.bin' in str(e.value) and 'refused' in str(e.value)
+
+@pytest.mark.parametrize('kind', ['clip', 'lm', 'xvlm', 'vision'])
+def test_other_architecture(kind, zoo, hub, tmp_path):
+    "The weights of something else under the right name"
+    other = dict(clip='lm', lm='clip', xvlm='clip', vision='lm')[kind]
+    shutil.copytree(zoo/PARTS[kind], tmp_path/'other')
+    w = weights_in(tmp_path/'other')
+    state = load_file(weights_in(zoo/PARTS[other]))
+    if w.suffix=='.bin': torch.save(dict(model=state), w)
+    else: save_file(state, w)
+    with pytest.raises(InputError) as e: LOADERS[kind](tmp_path/'other')
+    assert str(tmp_path/'other') in str(e.value)
+    assert any(k in str(e.value) for k in state) # names of what was found
