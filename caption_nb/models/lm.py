@@ -331,7 +331,7 @@ def load_lm(
     folder = find_weights(name, 'lm')
     cfg = _read_part(AutoConfig, folder, 'config.json')
     if cfg.model_type!='gpt2': raise InputError(f'{folder} holds a {cfg.model_type} model; a prefix language model has to be a gpt2')
-    try: gpt,found = GPT2LMHeadModel.from_pretrained(folder, config=cfg, output_loading_info=True)
+    try: gpt,found = GPT2LMHeadModel.from_pretrained(folder, config=cfg, dtype=torch.float32, output_loading_info=True)
     except Exception as e:
         load_state(folder) # says what is wrong with the file, if it is the file
         raise InputError(f'{folder} does not fit its config.json: {(str(e).splitlines() or [type(e).__name__])[0]}') from e
