@@ -6,7 +6,7 @@
 __all__ = ['FULL', 'TINY', 'SIZES', 'MAKERS', 'NEEDS', 'ToyLMConfig', 'train_toy_lm', 'perplexity', 'say', 'ToySwinConfig',
            'SwinStage', 'train_toy_swin', 'make_part', 'ToyZooConfig', 'plan', 'build_toy_zoo', 'prepare_toy']
 
-# %% ../../nbs/app/00g_toyzoo.ipynb #7044e270
+# %% ../../nbs/app/00g_toyzoo.ipynb #998ac523
 import importlib, math, multiprocessing, os, shutil, sys, time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from ..runs import Run, read_log
 from ..train.loop import Loop, LoopConfig
 from ..train.xe import TextGroups, TextOnly, xe
 
-# %% ../../nbs/app/00g_toyzoo.ipynb #3cc716c2
+# %% ../../nbs/app/00g_toyzoo.ipynb #4c3d2327
 @dataclass
 class ToyLMConfig:
     "The toy world's GPT-2"
@@ -54,7 +54,7 @@ def train_toy_lm(cfg:ToyLMConfig, work, quiet:bool=False)->PrefixLM:
     Loop(TextOnly(lm), TextGroups(ids, mask, 16), xe(), loop, run/'state', run, identity=dict(cfg=to_dict(cfg))).fit(quiet)
     return lm
 
-# %% ../../nbs/app/00g_toyzoo.ipynb #9a621da8
+# %% ../../nbs/app/00g_toyzoo.ipynb #f01356bb
 @torch.no_grad()
 def perplexity(
     lm:PrefixLM,
@@ -73,7 +73,7 @@ def say(lm:PrefixLM, n:int, seed:int=0)->list[str]:
     found = decode(lm, None, DecodeConfig(how='sample', max_len=60), prompt=start, seeds=range(seed, seed+n))
     return [lm.text(f[0].ids) for f in found]
 
-# %% ../../nbs/app/00g_toyzoo.ipynb #cb2c6c96
+# %% ../../nbs/app/00g_toyzoo.ipynb #cc7310ec
 @dataclass
 class ToySwinConfig:
     "The toy world's Swin"
@@ -115,7 +115,7 @@ def _swin_reads(stage:SwinStage, data:FactData, scenes:list)->dict:
     said = [stage(torch.stack([data.transform(render_scene(s)) for s in scenes[i:i+100]])) for i in range(0, len(scenes), 100)]
     return facts_right({k:torch.cat([s[k] for s in said]) for k in said[0]}, scene_facts(scenes, data.side))
 
-# %% ../../nbs/app/00g_toyzoo.ipynb #eba333db
+# %% ../../nbs/app/00g_toyzoo.ipynb #0bd7cb29
 FULL = dict(
     clip=ToyClipConfig(),
     expert=ToyClipConfig(tower='vit', image_size=64, width=128, patch=8, layers=6, upper=2, text_layers=3, fact_steps=2000, fact_batch=64, steps=1200, seed=1),
@@ -134,7 +134,7 @@ TINY = dict(
     xvlm=ToySwinConfig(embed_dim=16, depths=(1, 1, 1), heads=(1, 2, 4), steps=3, batch_size=8))
 SIZES = dict(full=FULL, tiny=TINY) # the configs of all parts
 
-# %% ../../nbs/app/00g_toyzoo.ipynb #1ded8dc1
+# %% ../../nbs/app/00g_toyzoo.ipynb #9bc0c388
 def _make_clip(part, cfg, folder, work, n, quiet, there):
     "A CLIP by both stages"
     return train_toy_clip(cfg, f'toy/{part}', folder, work, n, quiet)
@@ -162,10 +162,11 @@ def _make_xvlm(part, cfg, folder, work, n, quiet, there):
     write_json(folder/'training.json', dict(exam=found, config=to_dict(cfg), n_heldout=n))
     return found
 
+# %% ../../nbs/app/00g_toyzoo.ipynb #35293c3b
 MAKERS = dict(clip=_make_clip, expert=_make_clip, pac=_make_pac, weak=_make_clip, lm=_make_lm, xvlm=_make_xvlm)
 NEEDS = dict(pac='expert') # what has to be there before
 
-# %% ../../nbs/app/00g_toyzoo.ipynb #ccff136a
+# %% ../../nbs/app/00g_toyzoo.ipynb #262ff1d5
 def make_part(
     part:str,        # a name of `MAKERS`
     out,             # folder of the zoo
@@ -190,7 +191,7 @@ def _thin(log:list, n:int=60)->list:
     "About `n` lines of a log, with what a curve needs"
     return [{k:round(l[k], 4) for k in ('step', 'loss') if k in l} for l in log[::max(1, len(log)//n)]]
 
-# %% ../../nbs/app/00g_toyzoo.ipynb #f38d90ad
+# %% ../../nbs/app/00g_toyzoo.ipynb #94f6c86d
 @dataclass
 class ToyZooConfig:
     "Build the weights of the toy world from nothing"
@@ -215,7 +216,7 @@ def plan(
     wanted |= {NEEDS[p] for p in wanted-there if p in NEEDS}
     return out, [p for p in MAKERS if p in wanted-there]
 
-# %% ../../nbs/app/00g_toyzoo.ipynb #de73decc
+# %% ../../nbs/app/00g_toyzoo.ipynb #50695fc8
 def build_toy_zoo(
     cfg:ToyZooConfig,
     out='',           # as for `plan`

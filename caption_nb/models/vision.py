@@ -180,6 +180,7 @@ def _spec_within(spec:str, name:str)->str:
     head = spec.partition(':')[0]
     return 'open_clip:.' if head=='open_clip' else f'xvlm:{name}' if head=='xvlm' else name
 
+# %% ../../nbs/models/02_vision.ipynb #c6e39755
 def save_vision(
     encoder:Encoder, # from `load_vision`
     folder,          # made if missing
