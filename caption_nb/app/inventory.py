@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['PICTURES', 'DRAWS', 'CHATS', 'PARSES', 'WANTED', 'is_here', 'Wanted', 'inventory']
 
-# %% ../../nbs/app/00h_inventory.ipynb #d847be19
+# %% ../../nbs/app/00h_inventory.ipynb #be4e14ad
 from dataclasses import dataclass
 from ..core import InputError
 from ..metrics.clipweights import PUBLISHED, no_downloads
 from ..models.clipfiles import parse_published, published_file
 from ..models.weights import KINDS, Kind, find_local, in_hub_cache, weight_roots
 
-# %% ../../nbs/app/00h_inventory.ipynb #40b64b6a
+# %% ../../nbs/app/00h_inventory.ipynb #eb75144d
 def is_here(
     name:str,       # as it is given to a loader
     kind:str|Kind,  # one of `KINDS`, `open_clip` for architecture and tag, or what is wanted in its words and files
@@ -25,7 +25,7 @@ def is_here(
     kind = KINDS[kind] if isinstance(kind, str) else kind
     return bool(find_local(name, kind, weight_roots())[0] or in_hub_cache(name, kind.files))
 
-# %% ../../nbs/app/00h_inventory.ipynb #67d3e629
+# %% ../../nbs/app/00h_inventory.ipynb #bb06e607
 @dataclass(frozen=True)
 class Wanted:
     "A set of weights or data that something in this package asks for"
@@ -47,13 +47,15 @@ def _photo(part:str, enables:str)->Wanted:
 
 def _hub(label:str, name:str, kind, enables:str)->Wanted: return Wanted(label, name, kind, enables, f'hf download {name}')
 
-# %% ../../nbs/app/00h_inventory.ipynb #7de7ac0c
+# %% ../../nbs/app/00h_inventory.ipynb #92a7e699
 WANTED = [
     _toy('clip', 'encoder of the toy world: make demo'), _toy('expert', 'a second CLIP as reward and judge on the toy world'),
     _toy('pac', 'PAC-S on the toy world'), _toy('weak', 'a CLIP that reads bags of words, third in mixtures'),
     _toy('lm', 'a trained GPT-2 for the toy world'), _toy('xvlm', "OPG's own encoder on the toy world"),
     _photo('clip', 'CLIP-S and retrieval on photographs without a published CLIP'), _photo('expert', 'a second judge of photographs'), _photo('lm', 'a GPT-2 that knows captions'),
     Wanted('photographs', 'flickr8k', PICTURES, 'make photos', 'see data/README.md'),
+    Wanted('MobileNetV2', 'mobilenet_v2', 'vision', 'encoder of make photos and of capnb prepare zoo', 'see data/README.md; any image network of timm does as well'),
+    Wanted('X-VLM', 'xvlm', 'xvlm', "OPG's published encoder", 'put its checkpoint below a folder of CAPTION_NB_WEIGHTS as xvlm/pytorch_model.bin, or give its path'),
     _hub('GPT-2', 'openai-community/gpt2', 'lm', 'language model of every system at full size'),
     Wanted('CLIP ViT-B/32', 'ViT-B-32-quickgelu/openai', 'open_clip', 'CLIP-S as published; encoder and judge', 'CAPTION_NB_ALLOW_DOWNLOAD=1, then load it once'),
     Wanted('CLIP ViT-L/14', 'ViT-L-14-quickgelu/openai', 'open_clip', 'encoder and judge at full size', 'CAPTION_NB_ALLOW_DOWNLOAD=1, then load it once'),
@@ -63,7 +65,7 @@ WANTED = [
     Wanted('FACTUAL T5', 'flan-t5-base-VG-factual-sg', PARSES, 'scene graphs by a model; without it by rules', 'put its folder below a folder of CAPTION_NB_WEIGHTS'),
 ]
 
-# %% ../../nbs/app/00h_inventory.ipynb #9a2a093d
+# %% ../../nbs/app/00h_inventory.ipynb #07e7d7f3
 def inventory()->list[tuple[str, str, str]]: # label, `yes` or `-`, and what is missed with the way to get it
     "A row for everything in `WANTED`"
     here = {w:is_here(w.name, w.kind) for w in WANTED}
