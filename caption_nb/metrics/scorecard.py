@@ -78,17 +78,18 @@ def _counted(t:Tokens, found)->dict:
 # %% ../../nbs/metrics/06_scorecard.ipynb #1c7d599f
 SMALL = 50 # below this many pictures, document frequencies say little
 
-def _cider_note(n, df, corpus):
+def _cider_note(n, df, corpus, all_empty):
     if df is not None or corpus.get('CIDEr') is None: return []
     if n==1: return ['CIDEr of a single picture is 0 whatever the caption, because no n-gram can be rare among one; score it within a larger set or with stored document frequencies.']
     if corpus['CIDEr']==0 and corpus.get('Bleu_1', 0)>.05: return ['CIDEr is 0 because no matching n-gram tells the pictures apart: their references are (nearly) the same.']
+    if corpus['CIDEr']==0 and not all_empty: return ['CIDEr is 0: no caption shares a word with its references that tells pictures apart.']
     if n<SMALL: return [f'CIDEr weighs n-grams by how many pictures use them; {n} pictures are too few for that (fewer than {SMALL}), so compare this value with no other.']
     return []
 
 def _notes(counts, settings, corpus, df):
     "What a reader of the scores should know"
-    n,out = counts['n_images'],_cider_note(counts['n_images'], df, corpus)
-    empty,both = counts['n_empty_candidates'],counts['n_all_empty']
+    n,empty,both = counts['n_images'],counts['n_empty_candidates'],counts['n_all_empty']
+    out = _cider_note(n, df, corpus, empty==n)
     if empty==n: out.append('All candidates are empty.')
     elif empty: out.append(f'{empty} of {n} candidates are empty and score 0.')
     if both: out.append(f'{both} pictures have neither a candidate nor a reference with words; ROUGE-L counts them as 1.')
