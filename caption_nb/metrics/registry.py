@@ -46,7 +46,7 @@ class Tokens:
     def counts(self)->Counts: return count_ngrams(self.refs, self.cands)
 
     @cached_property
-    def refs_mark(self)->str: return mark_of(sorted((str(i), sorted(v)) for i,v in self.refs.items()))
+    def refs_mark(self)->str: return mark_of('\n'.join(sorted('\t'.join([str(i), *sorted(v)]) for i,v in self.refs.items())))
 
 def mark_of(x)->str:
     "A short text that is the same for the same content"
