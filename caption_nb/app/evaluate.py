@@ -119,8 +119,8 @@ def _doc_freq(path:str):
 # %% ../../nbs/app/00b_evaluate.ipynb #b5188244
 def _extras(a:EvaluateArgs)->dict:
     "What single metrics need"
-    from caption_nb.metrics.inputs import read_references
-    train = [c for v in read_references(a.train).values() for c in v] if a.train else None
+    from caption_nb.metrics.inputs import check_texts, read_references
+    train = [c for v in check_texts(read_references(a.train), f'captions in {a.train}')[0].values() for c in v] if a.train else None
     if a.device:
         from caption_nb.core import pick_device
         device = pick_device(a.device)

@@ -148,13 +148,13 @@ def read_domains(
     source, # nocaps references (COCO layout) or a ViECap list
 )->dict:    # id -> 'in-domain', 'near-domain' or 'out-domain'; empty if the file knows no domains
     "The domain of each picture, where the file says it"
-    data,_ = _named(source)
+    data,name = _named(source)
     rows = data.get('images', []) if isinstance(data, dict) else data if isinstance(data, list) else []
     out = {}
     for row in rows:
         if isinstance(row, dict):
             domain = str(row.get('domain') or row.get('split') or '').replace('_', '-')
-            if domain in ('in-domain','near-domain','out-domain'): out[as_id(row.get('id', row.get('image_name', row.get('image_id'))))] = domain
+            if domain in ('in-domain','near-domain','out-domain'): out[as_id(row.get('id', row.get('image_name', row.get('image_id'))), f'{name}, a picture {domain}')] = domain
     return out
 
 # %% ../../nbs/metrics/05b_inputs.ipynb #16c21b61

@@ -224,6 +224,7 @@ def _in_all(cards): # metrics that can be drawn again on every card
 
 def _same_pictures(cards):
     ids = [frozenset(map(str, c.per_image.index)) for c in cards]
+    if not ids: raise InputError('There are no scores here to average or compare.')
     if len(set(ids))!=1: raise InputError(f'Only scores of the same pictures can be compared; these are of {sorted({len(i) for i in ids})} pictures, {len(frozenset.intersection(*ids))} in common.')
 
 # %% ../../nbs/metrics/06_scorecard.ipynb #a10f9c2d
@@ -237,6 +238,7 @@ def compare(
     "Paired bootstrap of two systems"
     sides = [[s] if isinstance(s, Scorecard) else list(s) for s in (a,b)]
     cards = [c for s in sides for c in s]
+    if not all(sides): raise InputError('One of the two sides has no scores.')
     _same_pictures(cards)
     known = _in_all(cards)
     apart = _apart(cards, known)
