@@ -88,6 +88,8 @@ def read_candidates(
 # %% ../../nbs/metrics/05b_inputs.ipynb #47c021b5
 REFS = 'references are {name: [captions]}, a COCO file with "annotations", or a list of {"image_name", "captions"} or {"image_id", "caption"}'
 
+def _list(v): return list(v) if isinstance(v, (list, tuple)) else [v]
+
 def _reference_pairs(data, name):
     "(id, captions) of every item; an id may come several times"
     if isinstance(data, dict) and 'annotations' in data:
@@ -95,13 +97,13 @@ def _reference_pairs(data, name):
             if not isinstance(data.get(k, []), list): raise InputError(f'{name}: {k!r} must be a list, this is {type(data[k]).__name__}; {REFS}')
         ids = [(as_id(im['id'], name), []) for im in data.get('images', []) if isinstance(im, dict) and 'id' in im]
         return ids + [(as_id(_cell(a, ['image_id'], i, name, REFS), name), [_cell(a, ['caption'], i, name, REFS)]) for i,a in enumerate(data['annotations'])]
-    if isinstance(data, dict): return [(as_id(k, name), v if isinstance(v, list) else [v]) for k,v in data.items()]
+    if isinstance(data, dict): return [(as_id(k, name), _list(v)) for k,v in data.items()]
     if not isinstance(data, list): raise InputError(f'{name}: {REFS}; this is {type(data).__name__}')
     out = []
     for i,row in enumerate(data):
         key = as_id(_cell(row, ['image_id','image_name','image'], i, name, REFS), f'{name}, item {i}')
         texts = _cell(row, ['references','captions','caption'], i, name, REFS)
-        out.append((key, texts if isinstance(texts, list) else [texts]))
+        out.append((key, _list(texts)))
     return out
 
 def _is_karpathy(data):
@@ -119,7 +121,7 @@ def read_references(
         return read_captions(source).references()
     refs = defaultdict(list)
     pairs = _reference_pairs(data, name)
-    if isinstance(data, dict) and 'annotations' not in data: pairs = [(as_id(k, name), v if isinstance(v, list) else [v]) for k,v in _all_pairs(source, data)]
+    if isinstance(data, dict) and 'annotations' not in data: pairs = [(as_id(k, name), _list(v)) for k,v in _all_pairs(source, data)]
     for key,texts in pairs: refs[key] += texts
     if not refs: raise InputError(f'{name} holds no references; {REFS}')
     return dict(refs)
