@@ -286,7 +286,9 @@ def metric_names(
     metrics,  # names, or one text with commas; 'all' is all of them
 )->list:
     "The metrics asked for, each known"
-    names = [m.strip().lower() for m in (metrics.split(',') if isinstance(metrics, str) else metrics)]
+    names = metrics.split(',') if isinstance(metrics, str) else list(metrics) if hasattr(metrics, '__iter__') else [metrics]
+    if not all(isinstance(m, str) for m in names): raise InputError(f'Metrics are given by name, in a list or a text with commas, not as {metrics!r}; known are {", ".join(METRICS)}, and all.')
+    names = [m.strip().lower() for m in names]
     names = [n for m in names for n in (METRICS if m=='all' else [m])]
     unknown = [m for m in names if m not in METRICS]
     if unknown or not names: raise InputError(f'Unknown metric {few(unknown)}; known are {", ".join(METRICS)}, and all.')
