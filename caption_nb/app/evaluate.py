@@ -33,6 +33,8 @@ class EvaluateArgs:
     require: str = ''             # metrics without which the exit status is 3; '' is bleu,rouge,cider as far as they are asked for
     lenient: bool = False         # repair captions that are no text instead of refusing them
     java: str = 'auto'            # auto, no, or a java program
+    meteor_timeout: float = 0     # seconds for METEOR; 0 is 180 for the first caption and 60 for each other
+    spice_timeout: float = 0      # seconds for SPICE; 0 is 1800
     train: str = ''               # training captions (any layout), to count the new ones
     df: str = ''                  # document frequencies for cider (.npz of ours, or a pickle); '' is those of the references
     instances: str = ''           # COCO instance annotations, for chair; without them the references alone tell what is there
@@ -77,6 +79,7 @@ def check_options(a:EvaluateArgs, job:Job):
     check_draws(a.n_boot, a.seed)
     check_extras(dict(weights=_weights(a.weights)))
     if a.layout not in ('auto', *LAYOUTS): raise UsageError(f'--layout {a.layout}: known are auto, {", ".join(LAYOUTS)}.')
+    if not all(t>=0 for t in (a.meteor_timeout, a.spice_timeout)): raise UsageError('--meteor-timeout and --spice-timeout are seconds, 0 or more.')
     if a.domains not in ('auto','no'): raise UsageError(f'--domains {a.domains}: auto or no.')
     if a.per_image and not a.per_image.endswith('.csv'): raise UsageError(f'--per_image {a.per_image}: the name of a .csv file is wanted.')
     single = [f'{n} {v}' for n,v in (('--out', a.out*a.out.endswith('.json')), ('--per_image', a.per_image), ('--latex', a.latex)) if v]
@@ -125,6 +128,7 @@ def _extras(a:EvaluateArgs)->dict:
         from caption_nb.core import pick_device
         device = pick_device(a.device)
     given = dict(train=train, instances=a.instances or None, synonyms=a.synonyms or None, parser=a.parser or None, scenes=_scenes(a.scenes) if a.scenes else None, weights=_weights(a.weights))
+    given |= dict(meteor_timeout=a.meteor_timeout or None, spice_timeout=a.spice_timeout or None)
     return {k:v for k,v in given.items() if v is not None}|(dict(clip=dict(device=device), parser_device=device) if a.device else {})
 
 # %% ../../nbs/app/00b_evaluate.ipynb #e1fbd551
