@@ -1,5 +1,5 @@
 "Collect notebooks: every cell that checks something is one pytest item"
-import os, re, tempfile
+import atexit, os, re, shutil, tempfile
 import pytest
 from execnb.shell import CaptureShell
 from nbdev.config import get_config
@@ -8,7 +8,9 @@ from nbdev.process import NBProcessor
 
 CHECK = re.compile(r'^\s*(assert\b|test_\w+\(|with\s+(expect_fail|ExceptionExpected|pytest\.raises))', re.M)
 
-os.environ.setdefault('CAPTION_NB_CACHE', tempfile.mkdtemp(prefix='caption_nb-')) # tests leave the user's cache alone
+if 'CAPTION_NB_CACHE' not in os.environ: # tests leave the user's cache alone, and nothing behind
+    os.environ['CAPTION_NB_CACHE'] = tempfile.mkdtemp(prefix='caption_nb-')
+    atexit.register(shutil.rmtree, os.environ['CAPTION_NB_CACHE'], ignore_errors=True)
 
 class CellError(Exception): pass
 

@@ -1,5 +1,5 @@
 "METEOR, SPICE and the tokeniser with every kind of Java: right values from a good one, a sentence from any other, and nothing left behind"
-import gzip, json, os, random, shutil, stat, subprocess, sys, threading, time, zipfile
+import gzip, json, os, random, shutil, signal, stat, subprocess, sys, threading, time, zipfile
 from pathlib import Path
 import numpy as np
 import pytest
@@ -513,6 +513,64 @@ def test_spice_itself_behind_a_stand_in_for_the_parser(parser, tmp_path):
         assert got[0]['Color']==dict(tp=1, fp=0, fn=1, pr=1., re=.5, f=pytest.approx(2/3), numImages=1)
     if sys.platform=='linux': assert (tmp_path/'cache/spice/parses/data.mdb').stat().st_size>0
     assert spice(refs, cands).corpus[0]==pytest.approx(2.75/4)
+
+# ---- nothing outlives Python, however it ends
+
+ENDS = dict(tokeniser='from caption_nb.metrics.ptb import java_tokens; java_tokens(["a man\'s dog"], java)',
+            spice='from caption_nb.metrics.java import spice; spice({1:["a"]}, {1:"a"}, java=java)',
+            meteor='from caption_nb.metrics.java import meteor; meteor({1:["a"]}, {1:"a"}, java=java)')
+
+def hanging(folder): # a Java with a child that both notice nothing, and the file that tells their numbers
+    return fake(folder, 'sleep 600 & echo $! $$ > "$PIDS.new"; mv "$PIDS.new" "$PIDS"; wait'),folder/'pids'
+
+def began(path, p=None, seconds=60):
+    until = time.monotonic()+seconds
+    while not path.exists() and time.monotonic()<until and (p is None or p.poll() is None): time.sleep(.05)
+    return path.read_text().split()
+
+def in_a_thread(code): return f'import threading\ndef work():\n    {code}\nt = threading.Thread(target=work, daemon=True)\nt.start()\nt.join()'
+
+@pytest.mark.parametrize('thread', [False, True], ids=['main thread','thread'])
+@pytest.mark.parametrize('number', ['SIGTERM','SIGHUP','SIGINT','SIGKILL'])
+@pytest.mark.parametrize('what', ENDS)
+def test_a_hanging_java_ends_with_python(parser, tmp_path, what, number, thread):
+    java,pids = hanging(tmp_path)
+    code = f'java = {java!r}\n'+(in_a_thread(ENDS[what]) if thread else ENDS[what])
+    p = subprocess.Popen([sys.executable, '-c', code], env=os.environ|dict(PYTHONPATH=str(repo_path()), PIDS=str(pids), TMPDIR=str(tmp_path)), stderr=subprocess.PIPE, cwd=tmp_path)
+    try:
+        family = began(pids, p)
+        p.send_signal(getattr(signal, number))
+        p.communicate(timeout=60)
+    finally: p.kill()
+    assert p.returncode!=0 and len(family)==2 and all(gone(q) for q in family)
+
+def test_a_hanging_java_ends_with_python_though_a_forked_child_lives_on(tmp_path):
+    java,pids = hanging(tmp_path)
+    code = (f'import os, threading, time\nfrom caption_nb.metrics.ptb import java_tokens\nthreading.Thread(target=java_tokens, args=(["a man\'s dog"], {java!r}), daemon=True).start()\n'
+            f'while not os.path.exists({str(pids)!r}): time.sleep(.01)\nif os.fork()==0: time.sleep(600)\nos.kill(os.getpid(), 9)')
+    p = subprocess.Popen([sys.executable, '-c', code], env=os.environ|dict(PYTHONPATH=str(repo_path()), PIDS=str(pids)), start_new_session=True)
+    try:
+        assert p.wait(60)==-9 and all(gone(q) for q in began(pids))
+        os.killpg(p.pid, 0) # the child is there
+    finally: os.killpg(p.pid, 9)
+
+def test_handlers_of_the_caller_are_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv('PIDS', str(tmp_path/'pids'))
+    def handlers(): return [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGCHLD)]
+    before,seen = handlers(),[]
+    watch = threading.Thread(target=lambda: (began(tmp_path/'pids'), seen.append(handlers())))
+    watch.start()
+    with pytest.raises(JavaError, match='no answer'): java_tokens(["a man's dog"], hanging(tmp_path)[0], limit=1)
+    watch.join()
+    assert [before]==seen and handlers()==before
+    assert all(gone(q) for q in began(tmp_path/'pids'))
+
+def test_what_java_started_ends_with_it(tmp_path, monkeypatch):
+    "A Java that ends well and leaves a child"
+    monkeypatch.setenv('PIDS', str(tmp_path/'pids'))
+    java = fake(tmp_path, 'sleep 600 >/dev/null 2>&1 </dev/null & echo $! > "$PIDS"; cat >/dev/null; exit 4')
+    with pytest.raises(JavaError, match='status 4'): java_tokens(["a man's dog"], java)
+    assert gone((tmp_path/'pids').read_text().strip())
 
 # ---- the score card
 

@@ -202,6 +202,27 @@ def test_few_pictures_get_a_warning():
     assert card.corpus['CIDEr']==0 and 'their references are (nearly) the same' in notes(card)
     assert 'fewer than' not in notes(score(THREE, SAID, df=DocFreq(100, {}), n_boot=0))
 
+def test_no_cider_of_zero_without_a_word():
+    same = {i:['a dog runs', 'the dog'] for i in range(60)}
+    for said in ('a dog runs', 'nothing of it'):
+        assert 'CIDEr is 0' in notes(score(same, dict.fromkeys(same, said), 'cider', n_boot=0)) # BLEU was not asked for
+
+def test_instances_that_are_no_lists_of_known_categories():
+    for odd,why in [(dict.fromkeys(THREE, 'dog'), "no list of category names: 1, 2, 3; that of 1 is 'dog'"), (dict.fromkeys(THREE, ['widget']), 'None of the annotated categories')]:
+        card = score(THREE, SAID, 'bleu,chair', n_boot=0, extras=dict(instances=odd))
+        assert card.corpus['CHAIR_i'] is None and card.status['CHAIR_i'].startswith('failed: ') and why in card.status['CHAIR_i']
+    a,b = (score(THREE, SAID, 'chair', n_boot=0, extras=dict(instances=dict.fromkeys(THREE, [c]))).corpus for c in ('Sofa', 'couch'))
+    assert a==b
+
+def test_pictures_that_cannot_be_read_do_not_count_as_zero(tmp_path):
+    from PIL import Image
+    for n,colour in zip('abc', ('red','green','blue')): Image.new('RGB', (64,64), colour).save(tmp_path/f'{n}.png')
+    (tmp_path/'c.png').write_bytes(b'no picture')
+    refs = {i:['a thing'] for i in 'abc'}
+    card = score(refs, {i:f'a {w} thing' for i,w in zip('abc', ('red','green','blue'))}, 'retrieval', images=tmp_path, extras=dict(weights='toy/clip'))
+    assert card.corpus['CLIP R@5']==1 and card.intervals['CLIP R@5']==(1, 1)
+    assert 'among 2 pictures; 1 captions have no readable picture' in notes(card)
+
 def test_long_captions_and_words():
     for text in ('dog', 'dog '*30, 'dog cat '*900, 'x'*100_000, 'word '*10_000):
         for java in ['no']+['auto']*(find_java() is not None): assert set(score(THREE, SAID|{2:text}, java=java, n_boot=0).status.values())=={'ok'}

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DEFAULT', 'RES_NAMES', 'SUBFOLDERS', 'EvaluateArgs', 'Job', 'job_of', 'check_options', 'cards_of', 'res_text',
-           'scores_of', 'screen', 'write_all', 'missing_of', 'evaluate_file', 'evaluate']
+           'scores_of', 'screen', 'out_files', 'check_places', 'write_all', 'missing_of', 'evaluate_file', 'evaluate']
 
 # %% ../../nbs/app/00b_evaluate.ipynb #33f79a9c
 import re, sys
@@ -33,6 +33,8 @@ class EvaluateArgs:
     require: str = ''             # metrics without which the exit status is 3; '' is bleu,rouge,cider as far as they are asked for
     lenient: bool = False         # repair captions that are no text instead of refusing them
     java: str = 'auto'            # auto, no, or a java program
+    meteor_timeout: float = 0     # seconds for METEOR; 0 is 180 for the first caption and 60 for each other
+    spice_timeout: float = 0      # seconds for SPICE; 0 is 1800
     train: str = ''               # training captions (any layout), to count the new ones
     df: str = ''                  # document frequencies for cider (.npz of ours, or a pickle); '' is those of the references
     instances: str = ''           # COCO instance annotations, for chair; without them the references alone tell what is there
@@ -77,6 +79,7 @@ def check_options(a:EvaluateArgs, job:Job):
     check_draws(a.n_boot, a.seed)
     check_extras(dict(weights=_weights(a.weights)))
     if a.layout not in ('auto', *LAYOUTS): raise UsageError(f'--layout {a.layout}: known are auto, {", ".join(LAYOUTS)}.')
+    if not all(t>=0 for t in (a.meteor_timeout, a.spice_timeout)): raise UsageError('--meteor-timeout and --spice-timeout are seconds, 0 or more.')
     if a.domains not in ('auto','no'): raise UsageError(f'--domains {a.domains}: auto or no.')
     if a.per_image and not a.per_image.endswith('.csv'): raise UsageError(f'--per_image {a.per_image}: the name of a .csv file is wanted.')
     single = [f'{n} {v}' for n,v in (('--out', a.out*a.out.endswith('.json')), ('--per_image', a.per_image), ('--latex', a.latex)) if v]
@@ -119,12 +122,13 @@ def _doc_freq(path:str):
 # %% ../../nbs/app/00b_evaluate.ipynb #b5188244
 def _extras(a:EvaluateArgs)->dict:
     "What single metrics need"
-    from caption_nb.metrics.inputs import read_references
-    train = [c for v in read_references(a.train).values() for c in v] if a.train else None
+    from caption_nb.metrics.inputs import check_texts, read_references
+    train = [c for v in check_texts(read_references(a.train), f'captions in {a.train}')[0].values() for c in v] if a.train else None
     if a.device:
         from caption_nb.core import pick_device
         device = pick_device(a.device)
     given = dict(train=train, instances=a.instances or None, synonyms=a.synonyms or None, parser=a.parser or None, scenes=_scenes(a.scenes) if a.scenes else None, weights=_weights(a.weights))
+    given |= dict(meteor_timeout=a.meteor_timeout or None, spice_timeout=a.spice_timeout or None)
     return {k:v for k,v in given.items() if v is not None}|(dict(clip=dict(device=device), parser_device=device) if a.device else {})
 
 # %% ../../nbs/app/00b_evaluate.ipynb #e1fbd551
@@ -162,27 +166,52 @@ def screen(cards:dict, job:Job, said)->str:
     elif job.form=='sacap': lines = res_text(dict(overall=card)).splitlines()
     else: lines = []
     if len(cards)==1 or lines: return '\n'.join([*lines, *said, str(card)] if not lines else [*lines, *said, *_remarks(card)])
-    from caption_nb.metrics.systems import remarks, system_rows, wide
-    rows = system_rows(cards)
-    return '\n'.join([*said, wide(rows, interval=False).to_string(), *_remarks(card), *(f'Note: {r}' for r in remarks(rows))])
+    return '\n'.join([*said, *_domains(cards)])
 
 def _remarks(card)->list:
     "Gaps and notes"
     return [l for l in str(card).splitlines()[1:] if re.match(r'Note: |.*: (skipped|failed): ', l)]
 
+def _domains(cards:dict)->list:
+    "The table of several domains, with what is to be said of each"
+    from caption_nb.metrics.systems import system_rows, wide
+    said,rest = _remarks(cards['overall']),[d for d in cards if d!='overall']
+    n = {d:c.counts['n_images'] for d,c in cards.items()}
+    lone = n['overall']-sum(n[d] for d in rest)
+    out = [', '.join(f'{k} pictures {d}' for d,k in n.items()), wide(system_rows(cards), interval=False).to_string(), *said]
+    out += [f'{d}: {l.removeprefix("Note: ")}' for d in rest for l in _remarks(cards[d]) if l not in said]
+    if lone: out.append(f'Note: {lone} pictures have no domain and count in overall only.')
+    own = ', with its own document frequencies for CIDEr'*('CIDEr' in cards['overall'].corpus and not cards['overall'].settings['stored_df'])
+    return [*out, f'Note: Each row is a corpus of its own{own}; rows cannot be compared or averaged.']
+
+# %% ../../nbs/app/00b_evaluate.ipynb #5b0c72dd
+def _stem(job:Job)->str: return Path(job.candidates).name.removesuffix('.json')
+
+def out_files(a:EvaluateArgs, job:Job)->dict:
+    "What will be written: kind -> path"
+    where = Path(a.out) if a.out else Path(job.candidates).parent
+    out = dict(json=where) if where.suffix=='.json' else dict(res=where/f'{_stem(job)}.res', json=where/f'{_stem(job)}.scores.json')
+    return out|{k:Path(p) for k,p in (('csv', a.per_image), ('tex', a.latex)) if p}
+
+def check_places(a:EvaluateArgs, job:Job):
+    "Before anything is computed: results must not take the place of what is read, and their folders must be there"
+    read = [a.candidates, a.candidates_json, a.result_file_path, job.candidates, job.references, a.train, a.df, a.instances, a.synonyms, a.scenes, a.parser]
+    read = {Path(p).resolve():p for p in read if p}
+    for f in out_files(a, job).values():
+        if f.resolve() in read: raise UsageError(f'{f} is read by this evaluation and would be overwritten by its results; give another name.')
+        try: f.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as e: raise UsageError(f'results cannot be written to {f.parent}: {e.strerror}.') from None
+
 # %% ../../nbs/app/00b_evaluate.ipynb #5b0c72de
 def write_all(cards:dict, a:EvaluateArgs, job:Job)->list:
     "Write the results; the paths"
     from caption_nb.metrics.systems import latex, system_rows
-    where,name = Path(a.out) if a.out else Path(job.candidates).parent,Path(job.candidates).name.removesuffix('.json')
-    json_path = where if where.suffix=='.json' else where/f'{name}.scores.json'
-    files = [json_path] if where.suffix=='.json' else [where/f'{name}.res', json_path]
-    json_path.parent.mkdir(parents=True, exist_ok=True)
-    if len(files)>1: write_text(files[0], res_text(cards))
-    write_json(json_path, scores_of(cards, where.suffix=='.json'))
-    if a.per_image: cards['overall'].save(a.per_image)
-    if a.latex: write_text(Path(a.latex), latex(system_rows(cards if len(cards)>1 else {name:cards['overall']})))
-    return files+[Path(p) for p in (a.per_image, a.latex) if p]
+    files = out_files(a, job)
+    if 'res' in files: write_text(files['res'], res_text(cards))
+    write_json(files['json'], scores_of(cards, 'res' not in files))
+    if a.per_image: cards['overall'].save(files['csv'])
+    if a.latex: write_text(files['tex'], latex(system_rows(cards if len(cards)>1 else {_stem(job):cards['overall']})))
+    return list(files.values())
 
 # %% ../../nbs/app/00b_evaluate.ipynb #d48dbf0e
 def missing_of(card, require:str)->list:
@@ -196,6 +225,7 @@ def evaluate_file(a:EvaluateArgs, job:Job)->tuple:
     "Score one file: what is to be printed, the text of its .res, and the required metrics that have no value"
     from caption_nb.metrics.registry import metric_names
     said = _check(job, a.layout)
+    check_places(a, job)
     cards = cards_of(a, job)
     asked = metric_names(a.metrics or DEFAULT)
     lost = missing_of(cards['overall'], a.require or ','.join(m for m in ('bleu','rouge','cider') if m in asked))

@@ -91,12 +91,12 @@ def interval(
     samples:np.ndarray, # (n_boot, m)
     level:float=.95,
 )->np.ndarray:          # (m, 2) low and high
-    "The middle part of the draws"
-    return np.quantile(samples, [(1-level)/2, (1+level)/2], axis=0).T
+    "The middle part of the draws; those without a value (NaN) are left out"
+    return np.nanquantile(samples, [(1-level)/2, (1+level)/2], axis=0).T
 
 def p_value(
     differences:np.ndarray, # (n_boot, m) of draws
 )->np.ndarray:              # (m,)
     "Two-sided: how often the difference would lose its sign"
-    n = len(differences)+1
+    n = np.isfinite(differences).sum(0)+1
     return np.minimum(1, 2*np.minimum((differences<=0).sum(0)+1, (differences>=0).sum(0)+1)/n)

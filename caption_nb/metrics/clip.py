@@ -193,12 +193,12 @@ def measured_where(
     names,  # one column name or m
     values, # (b,) or (m, b); NaN = no value, and then in all m
 )->Measured:
-    "Metrics whose corpus value is the mean over the pictures that have one"
+    "Metrics whose corpus value is the mean over the pictures that have one; a draw of pictures without any has no value"
     names,values = [names] if isinstance(names, str) else list(names),np.atleast_2d(np.asarray(values, float))
     there = np.isfinite(values).all(0)
     if not there.any(): raise InputError(f'no picture has a {names[0]}')
     return Measured(names, values[:,there].mean(1), values, np.concatenate([np.where(there, values, 0), there[None]]).T,
-                    lambda sums,n: sums[...,:-1]/np.maximum(sums[...,-1:], 1))
+                    lambda sums,n: np.where(sums[...,-1:]>0, sums[...,:-1]/np.maximum(sums[...,-1:], 1), np.nan))
 
 @dataclass
 class ClipScores:

@@ -207,13 +207,18 @@ def _sentences(v, top, findings, raw, given):
 # %% ../../nbs/metrics/05_diversity.ipynb #da467721
 def diagnose(
     captions,      # {id: caption} or a list, as the decoder gave them
-    finished=None, # in the same order: was the end mark reached; None = judge by the last word
+    finished=None, # {id: was the end mark reached}, or a list in the same order; None = judge by the last word
     prefixes=None, # (b, ...) what the language model was given for each picture
     train=None,    # training captions, for the share of new ones
 )->Diagnosis:
     "What is wrong with these captions, as far as they alone can tell"
+    if isinstance(captions, str): raise InputError('Captions are wanted as a dictionary or a list, this is a single text.')
     raw = list(captions.values()) if isinstance(captions, dict) else list(captions)
     if not raw: raise InputError('There is nothing to diagnose: no captions were given.')
+    ids = list(captions) if isinstance(captions, dict) else list(range(len(raw)))
+    if isinstance(finished, dict):
+        if set(ids)-set(finished): raise InputError(f'finished has no entry for {few(i for i in ids if i not in finished)}')
+        finished = [finished[i] for i in ids]
     if finished is not None and len(finished)!=len(raw): raise InputError(f'{len(raw)} captions, but {len(finished)} entries in finished.')
     texts = tokenize(raw, java='no')[0]
     findings,n = _findings(raw, texts, finished),len(raw)

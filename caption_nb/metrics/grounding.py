@@ -74,6 +74,8 @@ def read_synonyms(
     if path is None: return synonyms_from(COCO_WORDS.replace('\n', ' ').replace(';', '\n'))
     try: return synonyms_from(Path(path).read_text(encoding='utf-8-sig'), Path(path).name)
     except FileNotFoundError: raise InputError(f'{path} is not there; it should hold one line per category: its name, then synonyms, separated by commas.') from None
+    except OSError as e: raise InputError(f'{path} cannot be read: {e.strerror}.') from None
+    except UnicodeDecodeError: raise InputError(f'{path} is not UTF-8 text. Save it as UTF-8.') from None
 
 # %% ../../nbs/metrics/04_grounding.ipynb #3d6a0043
 YOUNG = frozenset('bird cat dog horse sheep cow elephant bear zebra giraffe animal cub'.split())
@@ -120,7 +122,10 @@ def read_instances(
     "The annotated objects of each picture"
     data = read_json(source) if isinstance(source, (str, Path)) else source
     if not isinstance(data, dict): raise InputError(f"instances are COCO's file with 'annotations' and 'categories', or a dictionary from id to categories; this is {type(data).__name__}")
-    if 'annotations' not in data: return {i:set(cs) for i,cs in data.items()}
+    if 'annotations' not in data:
+        bad = [i for i,cs in data.items() if not isinstance(cs, (list, tuple, set, frozenset)) or not all(isinstance(c, str) for c in cs)]
+        if bad: raise InputError(f'instances of {len(bad)} pictures are no list of category names: {few(bad)}; that of {bad[0]!r} is {data[bad[0]]!r}.')
+        return {i:set(cs) for i,cs in data.items()}
     try:
         names = {c['id']:c['name'] for c in data['categories']}
         out = {im['id']:set() for im in data.get('images', [])}
@@ -149,7 +154,9 @@ def objects_there(
     synonyms = synonyms or read_synonyms()
     lost = [i for i in refs if instances is not None and i not in instances]
     if lost: raise InputError(f'{len(lost)} pictures have no instance annotations: {few(lost)}. Leave them out, or score by references alone.')
-    return {i:{c for t in ts for _,c in mentions(t, synonyms)} | set(instances[i] if instances else ()) for i,ts in refs.items()}
+    names = {c:synonyms.get(c.lower(), c) for i in refs for c in (instances[i] if instances else ())} # a sofa is a couch here too
+    if names and not set(names.values()) & set(synonyms.values()): raise InputError(f'None of the annotated categories is in the list of words, such as {few(names)[:80]}.')
+    return {i:{c for t in ts for _,c in mentions(t, synonyms)} | {names[c] for c in (instances[i] if instances else ())} for i,ts in refs.items()}
 
 # %% ../../nbs/metrics/04_grounding.ipynb #9ad0c9ae
 def chair(

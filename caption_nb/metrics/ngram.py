@@ -7,6 +7,7 @@ __all__ = ['same_ids', 'number_words', 'number_ngrams', 'Order', 'Counts', 'coun
            'bleu', 'lcs_lengths', 'rouge_l', 'DocFreq', 'doc_freq', 'cider_from_counts', 'cider']
 
 # %% ../../nbs/metrics/01_ngram.ipynb #2a826a1d
+from collections import defaultdict
 from dataclasses import dataclass
 import numpy as np
 import pandas as pd
@@ -31,10 +32,16 @@ def number_words(
     sep=None,       # None = split at any white space, ' ' = at every blank
 )->tuple:           # word numbers of all captions in one array, words per caption, the vocabulary
     "Captions as one long array of word numbers"
-    split = [t.split(sep) for t in texts]
-    words = [w for s in split for w in s]
-    vocab = {w:i for i,w in enumerate(dict.fromkeys(words))}
-    return np.fromiter(map(vocab.__getitem__, words), np.int64, len(words)), np.array([len(s) for s in split], np.int64), vocab
+    whole,between = ' '.join(texts),'\0' # a word that no caption holds, to split all captions at once
+    while between in whole: between += '\0'
+    vocab = defaultdict()
+    vocab.default_factory = vocab.__len__ # a new word gets the next number; `between` is 0
+    vocab[between]
+    split = f' {between} '.join([*texts, '']).split(sep)
+    if sep: split.pop() # what is behind the last
+    words = np.fromiter(map(vocab.__getitem__, split), np.int64, len(split))
+    del vocab[between]
+    return words[words>0]-1, np.diff(np.flatnonzero(words==0), prepend=-1)-1, {w:i-1 for w,i in vocab.items()}
 
 def number_ngrams(
     words,     # word numbers, all captions in a row
@@ -42,16 +49,17 @@ def number_ngrams(
     n_max=4,   # up to this order
 ):             # per order: (caption of each n-gram, its number, how many numbers there are, where it first occurs)
     "Number the n-grams of every order inside each caption"
-    row = np.repeat(np.arange(len(lengths)), lengths)
-    grams,size,n_words = words,int(words.max(initial=-1))+1,int(words.max(initial=-1))+1
+    row,here = np.repeat(np.arange(len(lengths)), lengths),np.arange(len(words))
+    left = np.repeat(np.cumsum(lengths), lengths)-here # words to the end of the caption
+    size = n_words = int(words.max(initial=-1))+1
+    grams = words
     for n in range(1, n_max+1):
         if n>1:
-            here = row[:max(len(row)-n+1, 0)]==row[n-1:]              # does the n-gram end in the same caption
-            codes,found = pd.factorize(grams[:len(here)][here]*n_words + words[n-1:][here])
-            grams,size = np.full(len(words), -1),len(found)
-            grams[:len(here)][here] = codes
-        at = np.flatnonzero(grams>=0)
-        yield row[at], grams[at], size, at
+            fits = np.flatnonzero(left[here]>=n)
+            here = here[fits]
+            grams,found = pd.factorize(grams[fits]*n_words + words[here+n-1])
+            size = len(found)
+        yield row[here], grams, size, here
 
 # %% ../../nbs/metrics/01_ngram.ipynb #c09ae68c
 @dataclass
@@ -83,11 +91,20 @@ class Counts:
     def ref_image(self): return np.repeat(np.arange(len(self.ids)), self.n_refs) # (r,)
 
 # %% ../../nbs/metrics/01_ngram.ipynb #b5c6ac94
-def _entries(row, gram, size):
-    "Distinct (caption, n-gram) pairs with their counts, sorted"
-    key,tf = np.unique(row*size+gram, return_counts=True)
-    return key//max(size,1), key%max(size,1), tf
+def _order(row, gram, size, first, image, rank, start)->Order:
+    "The entries of one order, sorted by picture, n-gram, and caption: the candidate (rank 0), then the references"
+    bits,last = size.bit_length(),int(rank.max()).bit_length()
+    key = np.sort((image[row]<<bits|gram)<<last|rank[row])
+    at = np.flatnonzero(np.concatenate([np.ones(min(len(key), 1), bool), key[1:]!=key[:-1]]))
+    tf,key = np.diff(at, append=len(key)),key[at]
+    pair,mine = key>>last,key&(1<<last)-1==0
+    cand,ref = np.flatnonzero(mine),np.flatnonzero(~mine)
+    before = (np.cumsum(mine)-1)[ref] # the last candidate entry; met if it is of the same picture and n-gram
+    meets = np.where(pair[cand[before]]==pair[ref], before, -1) if len(cand) else np.full(len(ref), -1)
+    im,gram = pair>>bits,pair&(1<<bits)-1
+    return Order(size, start[im[ref]]+(key[ref]&(1<<last)-1)-1, gram[ref], tf[ref], im[cand], gram[cand], tf[cand], im[ref], meets, first)
 
+# %% ../../nbs/metrics/01_ngram.ipynb #d1f60b3e
 def count_ngrams(
     refs:dict,  # id -> tokenised references
     cands:dict, # id -> tokenised candidate
@@ -96,16 +113,13 @@ def count_ngrams(
     ids = same_ids(refs, cands)
     n_refs = np.array([len(refs[i]) for i in ids])
     words,length,vocab = number_words([r for i in ids for r in refs[i]]+[cands[i] for i in ids])
-    n,image,orders = n_refs.sum(),np.repeat(np.arange(len(ids)), n_refs),[]
+    n,start,every,orders = n_refs.sum(),np.cumsum(n_refs)-n_refs,np.arange(len(ids)),[]
+    image = np.concatenate([np.repeat(every, n_refs), every]) # of each caption
+    rank = np.concatenate([np.arange(n)-np.repeat(start, n_refs)+1, 0*every])
     for row,gram,size,at in number_ngrams(words, length):
         first = np.zeros(size, np.int64)
         first[gram[::-1]] = at[::-1]
-        rr,rg,rt = _entries(row[row<n], gram[row<n], size)
-        cr,cg,ct = _entries(row[row>=n]-n, gram[row>=n], size)
-        mine,theirs = cr*size+cg, image[rr]*size+rg
-        place = np.minimum(np.searchsorted(mine, theirs), max(len(mine)-1, 0))
-        meets = np.where(mine[place]==theirs, place, -1) if len(mine) else np.full(len(theirs), -1)
-        orders.append(Order(size, rr, rg, rt, cr, cg, ct, image[rr], meets, first))
+        orders.append(_order(row, gram, size, first, image, rank, start))
     return Counts(ids, orders, n_refs, length[:n], length[n:], words, vocab)
 
 # %% ../../nbs/metrics/01_ngram.ipynb #e5af2b77

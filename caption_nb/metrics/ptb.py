@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['PUNCTUATION', 'BREAKS', 'ABBREVIATIONS', 'CAPITAL_ABBREVIATIONS', 'BEFORE_NUMBERS', 'SPLIT_WORDS', 'PLAIN', 'LOCALE',
-           'JAVA_FLAGS', 'FRAME', 'FRAMED', 'LETTER', 'ALNUM', 'APOS', 'END', 'STARTERS', 'WORD_RULES', 'FIRST_RULES',
-           'LAST_RULES', 'RULES', 'SIGNS', 'SPLITS', 'ENTITIES', 'LOOKS_AHEAD', 'without_punctuation', 'one_line',
-           'plain_tokens', 'find_java', 'find_jar', 'JavaError', 'JavaMissing', 'require_java', 'java_env',
-           'kill_group', 'last_words', 'feed', 'overhear', 'in_thread', 'start_java', 'end_java', 'run_java',
-           'java_tokens', 'rule_tokens', 'tokenize']
+           'JAVA_FLAGS', 'GUARD', 'FRAME', 'FRAMED', 'LETTER', 'ALNUM', 'APOS', 'END', 'STARTERS', 'WORD_RULES',
+           'FIRST_RULES', 'LAST_RULES', 'RULES', 'SIGNS', 'SPLITS', 'ENTITIES', 'LOOKS_AHEAD', 'without_punctuation',
+           'one_line', 'plain_tokens', 'find_java', 'find_jar', 'JavaError', 'JavaMissing', 'require_java', 'java_env',
+           'last_words', 'feed', 'overhear', 'in_thread', 'start_guard', 'end_guard', 'start_java', 'end_java',
+           'run_java', 'java_tokens', 'rule_tokens', 'tokenize']
 
 # %% ../../nbs/metrics/00_ptb.ipynb #8351aad2
-import os, re, signal, subprocess, threading, time, warnings
+import os, re, signal, subprocess, threading, time, warnings, weakref
+from contextlib import suppress
 from pathlib import Path
 from shutil import which
 from ..core import InputError
@@ -103,11 +104,6 @@ def java_env()->dict:
         if k in env: env[k] = re.sub(r'-D(user\.(language|country|variant|region)|file\.encoding)=\S*', '', env[k])
     return env
 
-def kill_group(p):
-    "End a program and its children"
-    try: os.killpg(p.pid, signal.SIGKILL) if hasattr(os, 'killpg') else p.kill()
-    except (ProcessLookupError, PermissionError): p.kill()
-
 def last_words(err:bytes)->str:
     "The end of what Java said, short enough for a message"
     lines = [l.strip() for l in err.decode(errors='replace').splitlines()]
@@ -140,19 +136,54 @@ def in_thread(f, *args)->threading.Thread:
 LOCALE = ('-Duser.language=en', '-Duser.country=US', '-Dfile.encoding=UTF-8')
 JAVA_FLAGS = (*LOCALE, '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1') # little memory, and no slower for short jobs
 
+# %% ../../nbs/metrics/00_ptb.ipynb #7e2b94c6
+GUARD = 'trap "" HUP INT TERM; read x; kill -9 0' # 0 is the process group
+_guards = weakref.WeakSet()
+
+def start_guard()->subprocess.Popen|None:
+    "The first of a process group that ends with this process; None on systems without process groups"
+    if os.name!='posix': return None
+    quiet = subprocess.DEVNULL
+    guard = subprocess.Popen(GUARD, shell=True, bufsize=0, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, process_group=0)
+    _guards.add(guard)
+    return guard
+
+def _end(p):
+    p.wait()
+    for f in filter(None, (p.stdin, p.stdout, p.stderr)): f.close()
+
+def end_guard(guard):
+    "End the whole group; its number is ours as long as the guard has not been waited for"
+    with suppress(PermissionError): os.killpg(guard.pid, signal.SIGKILL)
+    _end(guard)
+
+def _let_go():
+    "After a fork: the pipes are the parent's, and end with it"
+    for g in list(_guards): g.stdin.close()
+
+if hasattr(os, 'register_at_fork'): os.register_at_fork(after_in_child=_let_go)
+
+# %% ../../nbs/metrics/00_ptb.ipynb #c3f0a6d8
 def start_java(
     cmd, # program and arguments
 )->subprocess.Popen:
-    "A program with three pipes, in a process group of its own"
+    "A program with three pipes, in a process group that does not outlive this process"
     cmd,pipe = [str(a) for a in cmd],subprocess.PIPE
-    try: return subprocess.Popen(cmd, bufsize=0, stdin=pipe, stdout=pipe, stderr=pipe, env=java_env(), start_new_session=True)
-    except OSError as e: raise JavaError(f'{cmd[0]} cannot be started: {e.strerror}') from None
+    guard = None
+    try:
+        guard = start_guard()
+        p = subprocess.Popen(cmd, bufsize=0, stdin=pipe, stdout=pipe, stderr=pipe, env=java_env(), process_group=guard.pid if guard else None)
+    except OSError as e:
+        if guard: end_guard(guard)
+        raise JavaError(f'{cmd[0]} cannot be started: {e.strerror}') from None
+    p.guard = guard
+    return p
 
 def end_java(p):
-    "End a program if it has not ended, and close its pipes"
-    if p.poll() is None: kill_group(p)
-    p.wait()
-    for f in (p.stdin, p.stdout, p.stderr): f.close()
+    "End a program and its children, and close its pipes"
+    if p.guard: end_guard(p.guard)
+    if p.poll() is None: p.kill() # where there are no groups, or it left ours
+    _end(p)
 
 # %% ../../nbs/metrics/00_ptb.ipynb #1ab06257
 def _collect(pipe, out:bytearray, most:int):

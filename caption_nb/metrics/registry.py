@@ -46,7 +46,7 @@ class Tokens:
     def counts(self)->Counts: return count_ngrams(self.refs, self.cands)
 
     @cached_property
-    def refs_mark(self)->str: return mark_of(sorted((str(i), sorted(v)) for i,v in self.refs.items()))
+    def refs_mark(self)->str: return mark_of('\n'.join(sorted('\t'.join([str(i), *sorted(v)]) for i,v in self.refs.items())))
 
 def mark_of(x)->str:
     "A short text that is the same for the same content"
@@ -109,6 +109,7 @@ def find_pictures(
     found,odd,reading = max(tries, key=lambda x: (len(x[0]), len(x[1])))
     if found: return found, reading, odd
     where = images if isinstance(images, (str, Path)) else 'images'
+    if not any(ways): raise InputError(f'There are no pictures in {where}.')
     if odd: raise InputError(f'Every caption could belong to several pictures in {where}, such as that of {few(odd[:3])}.')
     raise InputError(f'None of the {len(ways[0])} pictures in {where} belongs to the captions. Those have ids such as {few(ids[:3])}, the pictures {few([k for k,_ in ways[0][:3]])}.')
 
@@ -231,9 +232,10 @@ def _retrieval(t:Tokens):
     w = t.extras.get('weights')
     try: scorer = ClipScorer(w.get('retrieval', w.get('clip_s')) if isinstance(w, dict) else w, 'clip_s', bank=_bank(t), **t.extras.get('clip', {}))
     except InputError as e: raise Gap(str(e)) from None
-    t.under |= {k:dict(judge=_judge(scorer.about), pictures=f'{len(t.images)}') for k in RETRIEVAL}
     got = retrieval_scores(scorer, {i:t.images.get(i) for i in t.cands}, t.raw_cands)
-    t.notes.append(f'Retrieval is judged by {scorer.judge.name}, among {len(t.images)} pictures.')
+    n = int(np.isfinite(got.per_image[0]).sum())
+    t.under |= {k:dict(judge=_judge(scorer.about), pictures=f'{n}') for k in RETRIEVAL}
+    t.notes.append(f'Retrieval is judged by {scorer.judge.name}, among {n} pictures'+(f'; {len(t.cands)-n} captions have no readable picture and are left out.' if n<len(t.cands) else '.'))
     return got
 
 RETRIEVAL = ('CLIP R@1','CLIP R@5','CLIP R@10','CLIP R@50','CLIP MRR')
@@ -284,7 +286,9 @@ def metric_names(
     metrics,  # names, or one text with commas; 'all' is all of them
 )->list:
     "The metrics asked for, each known"
-    names = [m.strip().lower() for m in (metrics.split(',') if isinstance(metrics, str) else metrics)]
+    names = metrics.split(',') if isinstance(metrics, str) else list(metrics) if hasattr(metrics, '__iter__') else [metrics]
+    if not all(isinstance(m, str) for m in names): raise InputError(f'Metrics are given by name, in a list or a text with commas, not as {metrics!r}; known are {", ".join(METRICS)}, and all.')
+    names = [m.strip().lower() for m in names]
     names = [n for m in names for n in (METRICS if m=='all' else [m])]
     unknown = [m for m in names if m not in METRICS]
     if unknown or not names: raise InputError(f'Unknown metric {few(unknown)}; known are {", ".join(METRICS)}, and all.')

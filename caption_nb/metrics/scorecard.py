@@ -63,7 +63,7 @@ def _mark(source):
 def _aligned(refs, cands, missing, lenient):
     "Both sides read and brought together, with counts"
     found = {}
-    pairs = align(read_references(cands if refs is None else refs), read_candidates(cands, found), missing)
+    pairs = align(read_references(cands if refs is None else refs, found), read_candidates(cands, found), missing)
     gts,n_r = check_texts(pairs[0], 'references', lenient)
     res,n_c = check_texts(pairs[1], 'candidates', lenient)
     return gts, res, found|pairs[2]|dict(n_repaired=n_r+n_c)
@@ -78,17 +78,18 @@ def _counted(t:Tokens, found)->dict:
 # %% ../../nbs/metrics/06_scorecard.ipynb #1c7d599f
 SMALL = 50 # below this many pictures, document frequencies say little
 
-def _cider_note(n, df, corpus):
+def _cider_note(n, df, corpus, all_empty):
     if df is not None or corpus.get('CIDEr') is None: return []
     if n==1: return ['CIDEr of a single picture is 0 whatever the caption, because no n-gram can be rare among one; score it within a larger set or with stored document frequencies.']
     if corpus['CIDEr']==0 and corpus.get('Bleu_1', 0)>.05: return ['CIDEr is 0 because no matching n-gram tells the pictures apart: their references are (nearly) the same.']
+    if corpus['CIDEr']==0 and not all_empty: return ['CIDEr is 0: no caption shares a word with its references that tells pictures apart.']
     if n<SMALL: return [f'CIDEr weighs n-grams by how many pictures use them; {n} pictures are too few for that (fewer than {SMALL}), so compare this value with no other.']
     return []
 
 def _notes(counts, settings, corpus, df):
     "What a reader of the scores should know"
-    n,out = counts['n_images'],_cider_note(counts['n_images'], df, corpus)
-    empty,both = counts['n_empty_candidates'],counts['n_all_empty']
+    n,empty,both = counts['n_images'],counts['n_empty_candidates'],counts['n_all_empty']
+    out = _cider_note(n, df, corpus, empty==n)
     if empty==n: out.append('All candidates are empty.')
     elif empty: out.append(f'{empty} of {n} candidates are empty and score 0.')
     if both: out.append(f'{both} pictures have neither a candidate nor a reference with words; ROUGE-L counts them as 1.')
@@ -96,6 +97,7 @@ def _notes(counts, settings, corpus, df):
     if counts['n_dropped']: out.append(f'{counts["n_dropped"]} pictures without a candidate were left out.')
     if counts['n_filled']: out.append(f'{counts["n_filled"]} pictures without a candidate were scored as empty captions.')
     if counts['n_merged']: out.append(f'{counts["n_merged"]} captions came twice, word for word, and were merged.')
+    if counts.get('n_retyped'): out.append(f'{counts["n_retyped"]} pictures of the references have an id that is text in one list of the file and a number in the other; they were matched.')
     if counts['n_repaired']: out.append(f'{counts["n_repaired"]} pictures had captions that were no text and were repaired.')
     if settings['id_reading']!='as given': out.append(f'Ids of both sides agree only after a rewriting: {settings["id_reading"]}.')
     if settings['n_pictures'] not in (None, n): out.append(f'{n-settings["n_pictures"]} of {n} pictures were not found among the images.')
@@ -152,7 +154,7 @@ def _cards(refs, cands, domains, metrics, missing, lenient, df, java, n_boot, se
     t,how = _tokens(gts, res, df, java, images, extras)
     took = dict(reading_and_tokens=time.perf_counter()-start)
     how |= dict(id_reading=found['id_reading'], missing=missing, lenient=lenient, references=_mark(refs), candidates=_mark(cands))
-    none = dict(n_dropped=0, n_filled=0, n_merged=0, n_repaired=0) # what happened while reading is told once, in the overall card
+    none = dict(n_dropped=0, n_filled=0, n_merged=0, n_repaired=0, n_retyped=0) # what happened while reading is told once, in the overall card
     parts = {d:[i for i in gts if domains.get(i)==d] for d in [d for d in DOMAINS if d in domains.values()]+sorted(set(domains.values())-set(DOMAINS))}
     out = {d:_scored(_part(t, ids), names, none, how|dict(domain=d), n_boot, seed) for d,ids in parts.items() if ids}
     out['overall'] = _scored(t, names, found, how, n_boot, seed)
@@ -209,6 +211,17 @@ def _apart(cards, columns)->dict: # column -> why its values are of different ki
     kinds = {n:sorted({k for c in cards for k in c.corpus if base_name(k)==base_name(n)}) for n in some}
     return out|{n:f'not comparable: there are {" and ".join(k)}' for n,k in kinds.items() if len(k)>1}
 
+def _lone(sides, names, seen)->dict: # column -> which side has it
+    out = {}
+    for n in dict.fromkeys(n for s in sides for c in s for n in c.corpus if n not in seen):
+        has = [[c.corpus.get(n) is not None for c in s] for s in sides]
+        if any(map(any, has)) and not all(map(all, has)):
+            alone = [name for name,h in zip(names, has) if any(h)]
+            out[n] = f'not comparable: only {alone[0]} has it' if len(alone)==1 else 'not comparable: not all scores have it'
+    return out
+
+def _mean(cards, n)->float: return np.mean([np.nan if c.corpus.get(n) is None else c.corpus[n] for c in cards])
+
 def _draws_of(cards, names, n_boot, seed, side=0):
     "(n_boot, names) values of each draw of pictures and seeds"
     check_draws(n_boot, seed, FEWEST)
@@ -223,6 +236,7 @@ def _in_all(cards): # metrics that can be drawn again on every card
 
 def _same_pictures(cards):
     ids = [frozenset(map(str, c.per_image.index)) for c in cards]
+    if not ids: raise InputError('There are no scores here to average or compare.')
     if len(set(ids))!=1: raise InputError(f'Only scores of the same pictures can be compared; these are of {sorted({len(i) for i in ids})} pictures, {len(frozenset.intersection(*ids))} in common.')
 
 # %% ../../nbs/metrics/06_scorecard.ipynb #a10f9c2d
@@ -236,13 +250,15 @@ def compare(
     "Paired bootstrap of two systems"
     sides = [[s] if isinstance(s, Scorecard) else list(s) for s in (a,b)]
     cards = [c for s in sides for c in s]
+    if not all(sides): raise InputError('One of the two sides has no scores.')
     _same_pictures(cards)
     known = _in_all(cards)
     apart = _apart(cards, known)
     metrics = [n for n in known if n not in apart]
     if apart and not metrics: raise InputError('These scores cannot be compared. '+'; '.join(f'{n} is {why}' for n,why in apart.items())+'.')
+    apart |= _lone(sides, names, [*known, *apart])
     left,right = (_draws_of(s, metrics, n_boot, seed, k) for k,s in enumerate(sides)) if metrics else (np.zeros((n_boot, 0)),)*2
-    value = {n:[np.mean([c.corpus.get(n, np.nan) for c in s]) for s in sides] for n in [*metrics, *apart]}
+    value = {n:[_mean(s, n) for s in sides] for n in [*metrics, *apart]}
     low,high = interval(right-left).T
     worst,best = np.sort(np.stack([low, high])*[direction(n) for n in metrics], axis=0) # what b gains, where more is better
     out = pd.DataFrame({'difference':[value[n][1]-value[n][0] for n in metrics], 'low':low, 'high':high, 'p':p_value(right-left),
