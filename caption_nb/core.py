@@ -6,13 +6,14 @@
 __all__ = ['MAX_PIXELS', 'SUFFIXES', 'TRUE', 'FALSE', 'InputError', 'UsageError', 'Caption', 'atomic_path', 'write_bytes',
            'write_text', 'write_json', 'read_json', 'open_image', 'list_images', 'pictures', 'progress', 'Captioner',
            'Pairs', 'to_dict', 'save_config', 'config_hash', 'make_config', 'load_config', 'check_ranges',
-           'plain_flags', 'from_args', 'set_seed', 'pick_device', 'pick_precision', 'repo_path', 'shared_path',
-           'find_path', 'cache_dir']
+           'plain_flags', 'from_args', 'set_seed', 'pick_device', 'repo_path', 'shared_path', 'find_path', 'cache_dir',
+           'pick_precision']
 
 # %% ../nbs/00_core.ipynb #51ed1fc2
 import hashlib, json, os, sys, tempfile, threading, types, typing, warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from dataclasses import asdict, dataclass, field, fields
 from io import BytesIO
 from pathlib import Path
@@ -339,18 +340,6 @@ def pick_device(
     if name.split(':')[0] not in here: raise InputError(f'device {name} is not here; this machine has {", ".join(here)}. Use auto or one of these.')
     return name
 
-def pick_precision(
-    device:str,      # from `pick_device`
-    name:str='auto', # auto, fp32, bf16
-)->str:
-    "`bf16` where asked for or where the hardware computes with it, else `fp32`"
-    import torch
-    if name not in ('auto', 'fp32', 'bf16'): raise InputError(f'precision {name} is not known; use auto, fp32 or bf16.')
-    if name!='auto': return name
-    if device.startswith('cuda'): return 'bf16' if torch.cuda.is_bf16_supported() else 'fp32'
-    has = getattr(torch.cpu, '_is_avx512_bf16_supported', lambda: False) # matrix products in bf16 are twice as fast there
-    return 'bf16' if device=='cpu' and has() else 'fp32'
-
 # %% ../nbs/00_core.ipynb #02f67a18
 def repo_path(
     *parts, # below the checkout's top folder
@@ -391,3 +380,44 @@ def cache_dir(
     base = Path(home) if home else Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'caption_nb'
     base.joinpath(*parts).mkdir(parents=True, exist_ok=True)
     return base.joinpath(*parts)
+
+# %% ../nbs/00_core.ipynb #76c3138c
+def pick_precision(
+    device:str,      # from `pick_device`
+    name:str='auto', # auto, fp32, bf16
+)->str:
+    "`bf16` where asked for or where the hardware computes with it, else `fp32`"
+    import torch
+    if name not in ('auto', 'fp32', 'bf16'): raise InputError(f'precision {name} is not known; use auto, fp32 or bf16.')
+    if name!='auto': return name
+    if device.startswith('cuda'): return 'bf16' if torch.cuda.is_bf16_supported() else 'fp32'
+    has = getattr(torch.cpu, '_is_avx512_bf16_supported', lambda: False)
+    return 'bf16' if device=='cpu' and has() and _kept_gain()>1.3 else 'fp32'
+
+def _bf16_gain(n:int=9)->float:
+    "How many times as fast as in float32 this processor multiplies matrices in bfloat16: the best of `n` turns of each"
+    import time, torch
+    a,b,best = torch.ones(512, 256),torch.ones(1024, 256),{}
+    pairs = {t:(a.to(t), b.to(t)) for t in (torch.float32, torch.bfloat16)}
+    for _ in range(n):
+        for t,(x,y) in pairs.items():
+            began = time.perf_counter()
+            torch.nn.functional.linear(x, y)
+            best[t] = min(best.get(t, 9.), time.perf_counter()-began)
+    return best[torch.float32]/best[torch.bfloat16]
+
+@lru_cache(1)
+def _kept_gain()->float:
+    "`_bf16_gain` of this processor and torch, measured once and kept in the cache"
+    import platform, torch
+    name = f'{torch.backends.cpu.get_cpu_capability()} {platform.processor()} {_cpu_model()} torch {torch.__version__}'
+    try:
+        file = cache_dir('machine')/f'bf16-{hashlib.sha256(name.encode()).hexdigest()[:12]}.json'
+        if not file.exists(): write_json(file, dict(processor=name, gain=round(_bf16_gain(), 3)))
+        return float(read_json(file)['gain'])
+    except (OSError, InputError, KeyError, TypeError, ValueError): return _bf16_gain() # no place to keep it
+
+def _cpu_model()->str:
+    "The processor's name, where the system tells it"
+    try: return next((l.partition(':')[2].strip() for l in open('/proc/cpuinfo') if l.startswith('model name')), '')
+    except OSError: return ''

@@ -8,7 +8,7 @@ __all__ = ['TOWERS', 'RANGES', 'ToyClipConfig', 'check_toy_clip', 'toy_tokenizer
            'PairData', 'PairStage', 'match_pairs', 'open_pooling', 'fit_pairs', 'examine', 'train_toy_clip',
            'save_toy_clip', 'ToyPacConfig', 'copy_clip', 'PacData', 'Projections', 'pac_objective', 'tune_pac']
 
-# %% ../../nbs/app/00f_toyclip.ipynb #3f66dcad
+# %% ../../nbs/app/00f_toyclip.ipynb #e825541b
 import copy, math, tempfile
 from dataclasses import dataclass
 from functools import reduce
@@ -29,7 +29,7 @@ from ..sacap.synthesize import ToySynthesizer
 from ..train.contrastive import contrastive_loss, pac_loss
 from ..train.loop import MANY, RANGES as LOOP_RANGES, Loop, LoopConfig
 
-# %% ../../nbs/app/00f_toyclip.ipynb #cc93f7da
+# %% ../../nbs/app/00f_toyclip.ipynb #fb94c7e1
 @dataclass
 class ToyClipConfig:
     "One CLIP of the toy world: its towers and both stages of its training"
@@ -46,12 +46,12 @@ class ToyClipConfig:
     fact_steps:int = 900     # first stage: steps on scene facts
     fact_batch:int = 96      # scenes per step
     fact_lr:float = 2e-3     # highest learning rate
-    fact_precision:str = 'fp32' # fp32, bf16, auto
+    fact_precision:str = 'auto' # fp32, bf16, auto
     steps:int = 1500         # second stage: steps on pictures and captions
     scenes:int = 12000       # scenes they draw from
     batch_size:int = 64      # scenes per step, their twins not counted
     lr:float = 1e-3          # highest learning rate
-    precision:str = 'bf16'   # fp32, bf16, auto
+    precision:str = 'auto'   # fp32, bf16, auto
     twins:bool = True        # put each relation's mirror image into the batch
     init:float = .1          # standard deviation of word and position embeddings at the start; open_clip's own are .02 and .01
     pull:float = .5          # weight of 1 - cosine of picture and own caption, which keeps the cosines of all pictures on one scale
@@ -69,7 +69,7 @@ def check_toy_clip(cfg:ToyClipConfig):
         raise InputError(f'vit: {cfg.patch} pixels must divide {cfg.image_size}, 32 must divide the width {cfg.width}, and upper {cfg.upper} must be below layers {cfg.layers}.')
     if cfg.tower=='resnet' and cfg.image_size%32: raise InputError(f'resnet: image_size {cfg.image_size} must be a multiple of 32.')
 
-# %% ../../nbs/app/00f_toyclip.ipynb #56173ce1
+# %% ../../nbs/app/00f_toyclip.ipynb #bf389619
 def toy_tokenizer(
     folder,              # where it is saved
     vocab_size:int=600,  # at most
@@ -101,7 +101,7 @@ def _spread_embeddings(clip:Clip, cfg:ToyClipConfig):
     if cfg.tower=='vit': m.visual.positional_embedding.normal_(std=cfg.init)
     m.logit_scale.fill_(math.log(20))
 
-# %% ../../nbs/app/00f_toyclip.ipynb #25d5a41f
+# %% ../../nbs/app/00f_toyclip.ipynb #449c09e6
 def trunk_tokens(
     clip:Clip,
     cfg:ToyClipConfig,
@@ -131,7 +131,7 @@ def pooled(
     for block in v.transformer.resblocks[cfg.layers-cfg.upper:]: tokens = block(tokens)
     return v._pool(tokens)[0]@v.proj
 
-# %% ../../nbs/app/00f_toyclip.ipynb #d69dad65
+# %% ../../nbs/app/00f_toyclip.ipynb #36355993
 def is_trunk(
     name:str,          # of a weight of the CLIP
     cfg:ToyClipConfig,
@@ -142,7 +142,7 @@ def is_trunk(
     if name.startswith('visual.transformer.resblocks.'): return int(name.split('.')[3])<cfg.layers-cfg.upper
     return not name.startswith(('visual.ln_post.', 'visual.proj'))
 
-# %% ../../nbs/app/00f_toyclip.ipynb #8d974d63
+# %% ../../nbs/app/00f_toyclip.ipynb #9c2af7c4
 class FactData:
     "Scenes of a training stream with their facts, drawn when asked for"
     def __init__(self,
@@ -176,7 +176,7 @@ def name_facts(stage:FactStage, batch:dict):
     b = len(batch['pixels'])
     return fact_loss(stage(batch['pixels']), batch)*b, b, {}
 
-# %% ../../nbs/app/00f_toyclip.ipynb #c2423d75
+# %% ../../nbs/app/00f_toyclip.ipynb #a0809659
 def fit_facts(
     clip:Clip,        # fresh; its trunk is trained
     cfg:ToyClipConfig,
@@ -204,7 +204,7 @@ def read_facts(stage:FactStage, scenes:list)->dict: # shares of objects, by fact
 
 def _pixels(clip:Clip, scenes)->Tensor: return torch.stack([clip.transform(render_scene(s)) for s in scenes])
 
-# %% ../../nbs/app/00f_toyclip.ipynb #5edd78f7
+# %% ../../nbs/app/00f_toyclip.ipynb #5077dfe9
 @torch.no_grad()
 def kept_tokens(clip:Clip, cfg:ToyClipConfig, scenes:list, quiet:bool=False)->Tensor: # (n, s, d) float16
     "Tokens of the frozen trunk"
@@ -231,7 +231,7 @@ class PairData:
         texts = [scene_captions(s, 1, seed=seed)[0] for i in idx for s in (self.scenes[i], self.twins[i]) if s]
         return dict(tokens=torch.stack(tokens), ids=self.clip.tokenize(texts, warn=False))
 
-# %% ../../nbs/app/00f_toyclip.ipynb #8a2b5ad8
+# %% ../../nbs/app/00f_toyclip.ipynb #97cebafc
 class PairStage(nn.Module):
     "Text tower and upper part of the image tower on kept tokens"
     def __init__(self, clip:Clip, cfg:ToyClipConfig):
@@ -248,7 +248,7 @@ def match_pairs(stage:PairStage, batch:dict):
     loss = contrastive_loss(image, text, m.logit_scale.exp().clamp(max=100))
     return (loss+stage.cfg.pull*(1-F.cosine_similarity(image.float(), text.float()).mean()))*b, b, dict(pairs=loss.detach())
 
-# %% ../../nbs/app/00f_toyclip.ipynb #006b2fd8
+# %% ../../nbs/app/00f_toyclip.ipynb #5ab5b7e7
 @torch.no_grad()
 def open_pooling(clip:Clip, spread:float):
     "Attention pooling that starts with places as loud as the tokens, whose standard deviation is `spread`"
@@ -268,7 +268,7 @@ def fit_pairs(clip:Clip, cfg:ToyClipConfig, work, quiet:bool=False):
     Loop(PairStage(clip, cfg), data, match_pairs, loop, run/'state', run, identity=dict(cfg=to_dict(cfg))).fit(quiet)
     clip.model.eval().requires_grad_(False)
 
-# %% ../../nbs/app/00f_toyclip.ipynb #b9042c04
+# %% ../../nbs/app/00f_toyclip.ipynb #b49137ee
 def examine(clip:Clip, scenes:list)->dict:
     "`lessons.exam` of a CLIP"
     return exam(torch.cat([clip.image_features(_pixels(clip, scenes[i:i+100])) for i in range(0, len(scenes), 100)]), clip.text_features, scenes)
@@ -295,7 +295,7 @@ def save_toy_clip(clip:Clip, folder, story:dict, n_heldout:int=500)->dict:
     write_json(Path(folder)/'training.json', story|dict(exam=found, n_heldout=n_heldout))
     return found
 
-# %% ../../nbs/app/00f_toyclip.ipynb #d8992f04
+# %% ../../nbs/app/00f_toyclip.ipynb #a55582a7
 @dataclass
 class ToyPacConfig:
     "How the judge is tuned"
@@ -321,7 +321,7 @@ def copy_clip(
         setattr(owner, last, None if v is None else nn.Parameter(v.detach().clone(), requires_grad=False))
     return Clip(model, clip.tokenizer, clip.transform, clip.config, name or clip.name)
 
-# %% ../../nbs/app/00f_toyclip.ipynb #76909046
+# %% ../../nbs/app/00f_toyclip.ipynb #ef64b418
 class PacData:
     "Features below the projections: of pictures and captions, and of their generated likes"
     def __init__(self, clip:Clip, cfg:ToyPacConfig, quiet:bool=False):
@@ -341,7 +341,7 @@ class PacData:
         "One batch"
         return {k:v[torch.as_tensor(np.asarray(idx))] for k,v in self.parts.items()}
 
-# %% ../../nbs/app/00f_toyclip.ipynb #ea5bce37
+# %% ../../nbs/app/00f_toyclip.ipynb #ba5a99c7
 class Projections(nn.Module):
     "The two last projections of a CLIP, to be trained on what lies below them"
     def __init__(self, clip:Clip):
