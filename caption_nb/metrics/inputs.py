@@ -106,6 +106,7 @@ def _reference_pairs(data, name):
         out.append((key, _list(texts)))
     return out
 
+# %% ../../nbs/metrics/05b_inputs.ipynb #c58e0b91
 def only_once(ids, f)->dict: # f(id) -> id
     "Ids by their reading, without those that several share"
     out = defaultdict(list)
@@ -117,6 +118,7 @@ def _retyped(images, annotated)->dict:
     listed,by_text = set(images),only_once(dict.fromkeys(images), str)
     return {i:by_text[t] for t,i in only_once(dict.fromkeys(annotated), str).items() if i not in listed and t in by_text}
 
+# %% ../../nbs/metrics/05b_inputs.ipynb #97d1f4a5
 def _is_karpathy(data):
     return isinstance(data, dict) and 'annotations' not in data and isinstance(data.get('images'), list)
 
