@@ -154,6 +154,7 @@ class ReportArgs:
 def report(a:ReportArgs):
     "`capnb report reports/toy`"
     from caption_nb.report.page import build_report
+    if a.images and not Path(a.images).is_dir(): raise InputError(f'{a.images}: no such folder of pictures. Leave --images out for a report without them.')
     print(build_report(a.root, out=a.out or None, images=a.images or None, private=a.private))
 
 # %% ../../nbs/app/01_cli.ipynb #f13c2061
