@@ -7,7 +7,7 @@ __all__ = ['RANGES', 'TRACKED', 'SHAPES', 'MAKERS', 'ZooConfig', 'zoo_folder', '
            'fresh_clip', 'made_from', 'done_before', 'Photos', 'recall_on', 'fit_dual', 'Perplexity', 'fit_lm',
            'read_extra', 'read_photos', 'read_table', 'make_dual', 'make_lm', 'prepare_zoo']
 
-# %% ../../nbs/app/00d_photozoo.ipynb #c2e42b98
+# %% ../../nbs/app/00d_photozoo.ipynb #35c209bb
 import dataclasses, hashlib, math, sys, time
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ from ..train.dual import DualEncoder, Recall, group_ids, pairs, paraphrases, tex
 from ..train.loop import MANY, RANGES as LOOP_RANGES, Loop, loop_config
 from ..train.xe import CaptionGroups, TextGroups, TextOnly, xe
 
-# %% ../../nbs/app/00d_photozoo.ipynb #cdac6307
+# %% ../../nbs/app/00d_photozoo.ipynb #dffad7e6
 @dataclass
 class ZooConfig:
     "Make weights for photographs: two dual encoders behind the CLIP face and a small GPT-2"
@@ -50,14 +50,14 @@ class ZooConfig:
     dim:int = 256                 # width of the common space
     text_width:int = 256          # width of the text tower
     text_layers:int = 1           # its blocks
-    expert_dim:int = 320          # the same of the expert
-    expert_width:int = 320        # the same of the expert
+    expert_dim:int = 384          # width of the common space of the expert
+    expert_width:int = 192        # width of its text tower
     expert_seed:int = 1           # added to the seed
     vocab_size:int = 5000         # of the text towers' tokenizer, at most
-    text_epochs:float = 2.        # passes over groups of captions before pictures come in
-    text_lr:float = 1.5e-3        # highest learning rate of that
+    text_epochs:float = 1.5       # passes over groups of captions before pictures come in
+    text_lr:float = 1e-3          # highest learning rate of that
     captions:int = 2              # captions per picture and step; 0 takes all
-    dropout:float = .2            # in the text tower
+    dropout:float = .15           # in the text tower
     feature_dropout:float = .2    # on image tokens and in the projection
     word_dropout:float = .1       # share of words hidden
     prompt_share:float = .1       # share of captions with the prompt of CLIP-S in front
@@ -76,7 +76,7 @@ class ZooConfig:
     lm_heads:int = 4              # its attention heads
     lm_vocab:int = 4000           # of its tokenizer, at most
     lm_dropout:float = .1         # in the language model
-    lm_epochs:float = 2.          # passes over the text
+    lm_steps:int = 500            # steps of 128 captions
     lm_lr:float = 1.5e-3          # highest learning rate of that
     lm_max_len:int = 40           # tokens of a caption
     save_every:int = 20           # steps between checkpoints
@@ -87,9 +87,9 @@ class ZooConfig:
 
 RANGES = LOOP_RANGES|dict(n_train=(0, MANY), n_toy=(1, MANY), views=(1, MANY), cells=(1, 99), queries=(1, 99), dim=(1, MANY), text_width=(64, MANY), text_layers=(1, MANY), expert_dim=(1, MANY),
     expert_width=(64, MANY), vocab_size=(259, MANY), text_epochs=(0, MANY), text_lr=(0, MANY), captions=(0, MANY), dropout=(0, .99), feature_dropout=(0, .99), word_dropout=(0, .99), prompt_share=(0, 1),
-    scale=(1, 100), lm_layers=(1, MANY), lm_width=(1, MANY), lm_heads=(1, MANY), lm_vocab=(257, MANY), lm_dropout=(0, .99), lm_epochs=(0, MANY), lm_lr=(0, MANY), lm_max_len=(2, 120))
+    scale=(1, 100), lm_layers=(1, MANY), lm_width=(1, MANY), lm_heads=(1, MANY), lm_vocab=(257, MANY), lm_dropout=(0, .99), lm_steps=(1, MANY), lm_lr=(0, MANY), lm_max_len=(2, 120))
 
-# %% ../../nbs/app/00d_photozoo.ipynb #d84eaef1
+# %% ../../nbs/app/00d_photozoo.ipynb #a50a240c
 TRACKED = ('nbs', 'caption_nb', 'reports', 'tests', 'tools', 'data/toy')
 
 def zoo_folder(
@@ -104,7 +104,7 @@ def zoo_folder(
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
-# %% ../../nbs/app/00d_photozoo.ipynb #0b2d72c6
+# %% ../../nbs/app/00d_photozoo.ipynb #4e68f630
 @dataclass
 class Backbone:
     "An image network as an encoder, and what a CLIP's tower is built from"
@@ -141,7 +141,7 @@ def backbone_of(
     if encoder.layout!='NCHW': raise InputError(f'{spec}: {arch} has tokens instead of a feature map; a convolutional network is wanted.')
     return Backbone(encoder, arch, state)
 
-# %% ../../nbs/app/00d_photozoo.ipynb #9c9cb7af
+# %% ../../nbs/app/00d_photozoo.ipynb #d4941dc3
 def pooled_grids(
     part:Features,  # cached tokens of pictures
     cells:int,      # per side
@@ -157,7 +157,7 @@ def pooled_grids(
             out[i:i+128,v] = torch.cat([x[:,:1], grid], 1).numpy()
     return out
 
-# %% ../../nbs/app/00d_photozoo.ipynb #32a8a7b7
+# %% ../../nbs/app/00d_photozoo.ipynb #4715db0a
 def fresh_clip(
     backbone:Backbone,
     cfg:ZooConfig,
@@ -177,7 +177,7 @@ def fresh_clip(
     with torch.no_grad(): clip.model.logit_scale.fill_(math.log(cfg.scale))
     return clip
 
-# %% ../../nbs/app/00d_photozoo.ipynb #a30a9cbc
+# %% ../../nbs/app/00d_photozoo.ipynb #3405fb35
 SHAPES = 'device save_every log_every data images extra_text backbone parts strict n_toy precision'.split() # fields that do not shape weights, or are there by fingerprint
 
 def made_from(cfg:ZooConfig, part:str, **marks)->dict:
@@ -196,7 +196,7 @@ def done_before(folder:Path, part:str, mark:dict)->dict|None:
     if differ: raise InputError(f'{folder/part} was made with other choices ({"; ".join(differ)}). Give another --out, or delete {folder/part} and {folder/"work"/part} to make it again.')
     return old['values']
 
-# %% ../../nbs/app/00d_photozoo.ipynb #8217a8cb
+# %% ../../nbs/app/00d_photozoo.ipynb #fc776da7
 @dataclass
 class Photos:
     "What the dual encoders learn from"
@@ -232,7 +232,7 @@ def fit_dual(
     dual.release()
     return values
 
-# %% ../../nbs/app/00d_photozoo.ipynb #702978c8
+# %% ../../nbs/app/00d_photozoo.ipynb #90b83c7f
 class Perplexity:
     "How surprised a language model is by captions, per token, the end mark included"
     def __init__(self, tokenizer, texts:list[str], max_len:int):
@@ -241,7 +241,9 @@ class Perplexity:
     @torch.no_grad()
     def __call__(self, lm:TextOnly)->dict:
         "`val.logp` per token in nats, and its perplexity"
-        total = sum(float(lm.logp({}, self.ids[i:i+256,None], self.mask[i:i+256,None]).sum()) for i in range(0, len(self.ids), 256))
+        device = next(lm.parameters()).device
+        parts = zip(self.ids[:,None].to(device).split(256), self.mask[:,None].to(device).split(256))
+        total = sum(float(lm.logp({}, ids, mask).sum()) for ids,mask in parts)
         return {'val.logp':total/int(self.mask.sum()), 'val.perplexity':math.exp(-total/int(self.mask.sum()))}
 
 def fit_lm(
@@ -257,15 +259,14 @@ def fit_lm(
     lm = small_gpt2(train_tokenizer(words, cfg.lm_vocab), cfg.lm_layers, cfg.lm_width, cfg.lm_heads, 128, cfg.lm_dropout, seed=cfg.seed)
     set_dropout(lm, cfg.lm_dropout)
     data = TextGroups(*encode_captions(lm.tokenizer, words, cfg.lm_max_len), 16)
-    steps = max(1, int(cfg.lm_epochs*len(data)/8))
-    lc = dataclasses.replace(loop_config(cfg), steps=steps, batch_size=8, lr=cfg.lm_lr, eval_every=max(1, steps//4), ema=0., weight_decay=.01, warmup=.05, clip=1.)
+    lc = dataclasses.replace(loop_config(cfg), steps=cfg.lm_steps, batch_size=8, lr=cfg.lm_lr, eval_every=max(1, cfg.lm_steps//5), ema=0., weight_decay=.01, warmup=.05, clip=1.)
     measure = Perplexity(lm.tokenizer, held, cfg.lm_max_len) if held else None
     wrapped = TextOnly(lm, 1)
     Loop(wrapped, data, xe(), lc, state=work/'state', run=Run(work), evaluate=measure, select='val.logp' if held else None, identity=mark).fit(quiet)
     lm.eval().save(folder)
     return (measure(wrapped) if measure else {})|dict(tokens=float(len(lm.tokenizer)))
 
-# %% ../../nbs/app/00d_photozoo.ipynb #a9f56eb7
+# %% ../../nbs/app/00d_photozoo.ipynb #899fbb3c
 def read_extra(path:str)->list[list[str]]:
     "Captions without pictures, those of one picture together; none without a path"
     if not path: return []
@@ -294,7 +295,7 @@ def read_table(cfg:ZooConfig)->Table:
     if not cfg.data: raise InputError('data is empty: name captioned photographs, --data path/to/flickr8k.')
     return load_data(XEConfig(data=cfg.data, images=cfg.images, n_train=cfg.n_train, n_toy=cfg.n_toy, strict=cfg.strict))
 
-# %% ../../nbs/app/00d_photozoo.ipynb #792a2ad7
+# %% ../../nbs/app/00d_photozoo.ipynb #6e04d13e
 def make_dual(part:str, photos:Photos, backbone:Backbone, cfg:ZooConfig, folder:Path, mark:dict, quiet:bool)->dict:
     "Tokenizer, fresh CLIP, training, folder"
     work = folder/'work'/part
@@ -312,7 +313,7 @@ def make_lm(part:str, photos:Photos, backbone:Backbone, cfg:ZooConfig, folder:Pa
 
 MAKERS = dict(clip=make_dual, expert=make_dual, lm=make_lm)
 
-# %% ../../nbs/app/00d_photozoo.ipynb #d48c960e
+# %% ../../nbs/app/00d_photozoo.ipynb #641062ad
 def prepare_zoo(
     cfg:ZooConfig,
     out='',             # folder; '' is `weights/photos` in the user's cache

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SAME', 'GridPool', 'ensure_tower']
 
-# %% ../../nbs/models/00c_towers.ipynb #cd19583e
+# %% ../../nbs/models/00c_towers.ipynb #acb7c353
 import re
 import timm
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from ..core import InputError
 
-# %% ../../nbs/models/00c_towers.ipynb #f1922552
+# %% ../../nbs/models/00c_towers.ipynb #c4628f5b
 SAME = {'tf_mobilenetv2_100':('mobilenetv2_100', dict(pad_type='same'))} # name -> timm's architecture and its options
 
 def _entry(name:str, make):
@@ -30,7 +30,7 @@ def _same(arch:str, options:dict):
 
 for _name,(_arch,_options) in SAME.items(): _entry(_name, _same(_arch, _options))
 
-# %% ../../nbs/models/00c_towers.ipynb #9c920863
+# %% ../../nbs/models/00c_towers.ipynb #6c7592c5
 class GridPool(nn.Module):
     "A timm model with a feature map, pooled where learned queries look, beside its mean"
     def __init__(self,
@@ -60,7 +60,7 @@ class GridPool(nn.Module):
         w = (self.query(x[:,1:])/8+self.place).softmax(1)                # (b, r, queries)
         return torch.cat([x[:,:1], w.transpose(1, 2)@x[:,1:]], 1).flatten(1)
 
-# %% ../../nbs/models/00c_towers.ipynb #6abafdfa
+# %% ../../nbs/models/00c_towers.ipynb #8349e0d9
 def ensure_tower(
     name:str, # as in `timm_model_name` of a config
 )->str:       # the name

@@ -6,7 +6,7 @@
 __all__ = ['group_ids', 'DualEncoder', 'image_side', 'insert_prompt', 'text_side', 'pairs', 'paraphrases', 'text_groups',
            'Recall']
 
-# %% ../../nbs/train/05_dual.ipynb #922a36f4
+# %% ../../nbs/train/05_dual.ipynb #86c04d13
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from ..models.towers import GridPool
 from .contrastive import contrastive_loss
 from .xe import CaptionGroups
 
-# %% ../../nbs/train/05_dual.ipynb #4b69fd51
+# %% ../../nbs/train/05_dual.ipynb #48d07a94
 def group_ids(
     clip:Clip,              # whose tokenizer
     texts:list[list[str]],  # captions per picture, one at least
@@ -35,7 +35,7 @@ def group_ids(
     ids[at],mask[at] = flat,np.arange(flat.shape[1])<=end[:,None]
     return ids,mask
 
-# %% ../../nbs/train/05_dual.ipynb #47265fb0
+# %% ../../nbs/train/05_dual.ipynb #5ce05a23
 class DualEncoder(nn.Module):
     "A `Clip` in training: its pooling, projection and text tower, on grid tokens of its frozen trunk"
     def __init__(self,
@@ -63,7 +63,7 @@ class DualEncoder(nn.Module):
         self.clip.model.eval().requires_grad_(False)
         return self.clip
 
-# %% ../../nbs/train/05_dual.ipynb #6ecf6290
+# %% ../../nbs/train/05_dual.ipynb #9b037ffb
 def image_side(
     dual:DualEncoder,
     tokens:Tensor,    # (b, 1+r, d) from `GridPool.grid`
@@ -71,10 +71,10 @@ def image_side(
     "Features of pictures from their pooled grid tokens"
     v,p = dual.model.visual,dual.feature_dropout*dual.training
     x = v.trunk.pool(F.dropout(tokens.float(), p))
-    for part in v.head: x = F.dropout(part.fc2(F.dropout(part.act(part.fc1(x)), p)), 0.) if hasattr(part, 'fc2') else part(x)
+    for part in v.head: x = part.fc2(F.dropout(part.act(part.fc1(x)), p)) if hasattr(part, 'fc2') else part(x)
     return x
 
-# %% ../../nbs/train/05_dual.ipynb #c4184a2a
+# %% ../../nbs/train/05_dual.ipynb #baed6496
 def insert_prompt(
     ids:Tensor,    # (n, t) with start and end mark
     prompt:Tensor, # (p,) without marks
@@ -102,7 +102,7 @@ def text_side(
     out = torch.cat([encode_ids(dual.model, part) for part in ids[order].split(size)])
     return out[order.argsort()]
 
-# %% ../../nbs/train/05_dual.ipynb #77991ab6
+# %% ../../nbs/train/05_dual.ipynb #dfd1ae19
 def pairs(
     top:float=100., # largest inverse temperature
 ):                  # objective for `train.loop.Loop`
@@ -115,7 +115,7 @@ def pairs(
         return loss*len(here), len(here), dict(scale=scale.detach())
     return objective
 
-# %% ../../nbs/train/05_dual.ipynb #60ebb361
+# %% ../../nbs/train/05_dual.ipynb #fd0ec214
 def paraphrases(
     top:float=100., # largest inverse temperature
 ):                  # objective for `train.loop.Loop`
@@ -134,7 +134,7 @@ def text_groups(
     ids,mask = group_ids(clip, [cs for cs in texts if len(cs)>1])
     return CaptionGroups(lambda rows, views: np.zeros((len(rows), 1, 1)), ids, mask, captions=2)
 
-# %% ../../nbs/train/05_dual.ipynb #bedea998
+# %% ../../nbs/train/05_dual.ipynb #41908dcc
 class Recall:
     "Retrieval on fixed pictures, for choosing weights and for tables"
     def __init__(self,
@@ -150,8 +150,9 @@ class Recall:
     @torch.no_grad()
     def ranks(self, dual:DualEncoder):
         "`metrics.retrieval.Retrieval` of the captions and pictures"
-        v = torch.cat([image_side(dual, torch.as_tensor(np.array(self.tokens[i:i+256]))) for i in range(0, len(self.tokens), 256)])
-        return retrieve(F.normalize(text_side(dual, self.ids), dim=-1).numpy(), F.normalize(v, dim=-1).numpy(), self.owner)
+        device = dual.model.logit_scale.device
+        v = torch.cat([image_side(dual, torch.as_tensor(np.array(self.tokens[i:i+256])).to(device)) for i in range(0, len(self.tokens), 256)])
+        return retrieve(*(F.normalize(x, dim=-1).cpu().numpy() for x in (text_side(dual, self.ids.to(device)), v)), self.owner)
 
     def __call__(self, dual:DualEncoder)->dict:
         "R@1 and R@5 from picture to caption and back, in per cent, and the sum of the first two"
