@@ -262,7 +262,7 @@ def test_no_room_for_the_index(tmp_path, monkeypatch):
 @real
 def test_meteor_of_very_long_captions(tiny):
     "METEOR's need of memory grows with the square of the length; where it does not suffice, the caption is named"
-    with Meteor(table=table(tiny), memory='300M') as m:
+    with Meteor(table=table(tiny), memory='300M', limit=600) as m:
         assert m.score({1:['x'*100_000], 2:['a dog '*300]}, {1:'x'*100_000, 2:'dog '*300}).per_image[0,0]==1
         with pytest.raises(JavaError, match='OutOfMemoryError.*METEOR was at .dog dog'): m.score({1:['a dog '*2000]}, {1:'dog '*2000})
 
