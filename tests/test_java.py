@@ -520,6 +520,8 @@ ENDS = dict(tokeniser='from caption_nb.metrics.ptb import java_tokens; java_toke
             spice='from caption_nb.metrics.java import spice; spice({1:["a"]}, {1:"a"}, java=java)',
             meteor='from caption_nb.metrics.java import meteor; meteor({1:["a"]}, {1:"a"}, java=java)')
 
+AS_FROM_A_SHELL = 'import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL); signal.signal(signal.SIGINT, signal.default_int_handler)\n' # however signals were inherited
+
 def hanging(folder): # a Java with a child that both notice nothing, and the file that tells their numbers
     return fake(folder, 'sleep 600 & echo $! $$ > "$PIDS.new"; mv "$PIDS.new" "$PIDS"; wait'),folder/'pids'
 
@@ -535,7 +537,7 @@ def in_a_thread(code): return f'import threading\ndef work():\n    {code}\nt = t
 @pytest.mark.parametrize('what', ENDS)
 def test_a_hanging_java_ends_with_python(parser, tmp_path, what, number, thread):
     java,pids = hanging(tmp_path)
-    code = f'java = {java!r}\n'+(in_a_thread(ENDS[what]) if thread else ENDS[what])
+    code = AS_FROM_A_SHELL+f'java = {java!r}\n'+(in_a_thread(ENDS[what]) if thread else ENDS[what])
     p = subprocess.Popen([sys.executable, '-c', code], env=os.environ|dict(PYTHONPATH=str(repo_path()), PIDS=str(pids), TMPDIR=str(tmp_path)), stderr=subprocess.PIPE, cwd=tmp_path)
     try:
         family = began(pids, p)
