@@ -152,6 +152,7 @@ def res_text(
     def block(card): return ''.join(f'{RES_NAMES.get(k, k)}: {"-" if v is None else f"{v:.4f}"}\n' for k,v in card.corpus.items())
     return block(cards['overall']) + ''.join(f'\nDomain: {d}\n{block(c)}' for d,c in cards.items() if d!='overall')
 
+# %% ../../nbs/app/00b_evaluate.ipynb #af25ee72
 def scores_of(
     cards:dict,           # from `cards_of`
     per_image:bool=False, # with the values of every picture

@@ -89,6 +89,7 @@ class ToySwinConfig:
     precision:str = 'fp32'           # fp32, bf16, auto
     seed:int = 4                     # of weights and scenes, 0 to 15
 
+# %% ../../nbs/app/00g_toyzoo.ipynb #bdf6ba5f
 class SwinStage(nn.Module):
     "A Swin with linear readers on its grid"
     def __init__(self, swin, d:int):
