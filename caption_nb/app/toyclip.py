@@ -182,7 +182,7 @@ def fit_facts(
     cfg:ToyClipConfig,
     work,             # folder for state and log
     quiet:bool=False, # no progress bar
-)->FactStage:
+)->tuple[FactStage, FactData]: # the trunk with its readers, and what they were taught on
     "Teach the trunk what lies in each cell"
     torch.manual_seed(cfg.seed+1)
     stage = FactStage(clip, cfg)
@@ -192,15 +192,20 @@ def fit_facts(
     run = Run(Path(work)/'facts')
     data = FactData(clip.transform, side, cfg.fact_steps*cfg.fact_batch, cfg.seed)
     Loop(stage, data, name_facts, loop, run/'state', run, identity=dict(cfg=to_dict(cfg))).fit(quiet)
-    return stage
+    return stage, data
 
 @torch.no_grad()
-def read_facts(stage:FactStage, scenes:list)->dict: # shares of objects, by fact
-    "What the readers get right on other scenes"
+def read_facts(
+    stage:nn.Module,  # pixels -> what its readers say
+    data:FactData,    # what it was trained on
+    n:int=500,        # other scenes of each kind
+)->dict:              # seen, mixed, unseen combinations -> shares of objects, by fact
+    "What the readers get right on scenes they never saw"
     stage.eval()
-    data = FactData(stage.clip[0].transform, round(grid_cells(stage.cfg, trunk_tokens(stage.clip[0], stage.cfg, _pixels(stage.clip[0], scenes[:1]))).shape[1]**.5), 1)
-    said = [stage(_pixels(stage.clip[0], scenes[i:i+100])) for i in range(0, len(scenes), 100)]
-    return facts_right({k:torch.cat([s[k] for s in said]) for k in said[0]}, scene_facts(scenes, data.side))
+    def right(scenes):
+        said = [stage(torch.stack([data.transform(render_scene(s)) for s in scenes[i:i+100]])) for i in range(0, len(scenes), 100)]
+        return facts_right({k:torch.cat([s[k] for s in said]) for k in said[0]}, scene_facts(scenes, data.side))
+    return {k:right(held_out(n, d)) for k,d in dict(seen='in', mixed='near', unseen='out').items()}
 
 def _pixels(clip:Clip, scenes)->Tensor: return torch.stack([clip.transform(render_scene(s)) for s in scenes])
 
@@ -283,8 +288,7 @@ def train_toy_clip(
 )->dict:                  # measures
     "Train a CLIP from nothing and save it"
     clip = fresh_clip(cfg, name)
-    stage = fit_facts(clip, cfg, work, quiet)
-    facts = {k:read_facts(stage, held_out(n_heldout, d)) for k,d in dict(seen='in', mixed='near', unseen='out').items()}
+    facts = read_facts(*fit_facts(clip, cfg, work, quiet), n_heldout)
     fit_pairs(clip, cfg, work, quiet)
     return save_toy_clip(clip, folder, dict(facts=facts, config=to_dict(cfg)), n_heldout)
 

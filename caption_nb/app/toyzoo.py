@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 import torch
 from torch import Tensor, nn
-from .lessons import FactHeads, facts_right, held_out, scene_facts
-from .toyclip import FactData, ToyClipConfig, ToyPacConfig, name_facts, save_toy_clip, train_toy_clip, tune_pac
+from .lessons import FactHeads
+from .toyclip import FactData, ToyClipConfig, ToyPacConfig, name_facts, read_facts, save_toy_clip, train_toy_clip, tune_pac
 from ..core import UsageError, cache_dir, check_ranges, read_json, to_dict, write_json
 from ..data.toy import toy_captions
-from ..data.toyscenes import render_scene
 from ..models.clip import load_clip
 from ..models.decode import DecodeConfig, decode
 from ..models.lm import PrefixLM, encode_captions, load_lm, small_gpt2, train_tokenizer
@@ -108,13 +107,7 @@ def train_toy_swin(cfg:ToySwinConfig, work, n_heldout:int=500, quiet:bool=False)
                       device='cpu', seed=cfg.seed, save_every=200, log_every=5, eval_every=cfg.steps)
     run = Run(Path(work)/'xvlm')
     Loop(stage, data, name_facts, loop, run/'state', run, identity=dict(cfg=to_dict(cfg))).fit(quiet)
-    return swin.eval(), {k:_swin_reads(stage, data, held_out(n_heldout, d)) for k,d in dict(seen='in', mixed='near', unseen='out').items()}
-
-@torch.no_grad()
-def _swin_reads(stage:SwinStage, data:FactData, scenes:list)->dict:
-    "What the readers get right"
-    said = [stage(torch.stack([data.transform(render_scene(s)) for s in scenes[i:i+100]])) for i in range(0, len(scenes), 100)]
-    return facts_right({k:torch.cat([s[k] for s in said]) for k in said[0]}, scene_facts(scenes, data.side))
+    return swin.eval(), read_facts(stage, data, n_heldout)
 
 # %% ../../nbs/app/00g_toyzoo.ipynb #0bd7cb29
 FULL = dict(
