@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['TOWERS', 'RANGES', 'ToyClipConfig', 'check_toy_clip', 'toy_tokenizer', 'fresh_clip', 'trunk_tokens', 'grid_cells',
-           'pooled', 'is_trunk', 'FactData', 'FactStage', 'name_facts', 'fit_facts', 'read_facts', 'kept_tokens',
-           'PairData', 'PairStage', 'match_pairs', 'open_pooling', 'fit_pairs', 'examine', 'train_toy_clip',
-           'save_toy_clip', 'ToyPacConfig', 'copy_clip', 'PacData', 'Projections', 'pac_objective', 'tune_pac']
+           'pooled', 'is_trunk', 'FactData', 'FactStage', 'name_facts', 'teach', 'fit_facts', 'read_facts',
+           'kept_tokens', 'PairData', 'PairStage', 'match_pairs', 'open_pooling', 'fit_pairs', 'examine',
+           'train_toy_clip', 'save_toy_clip', 'ToyPacConfig', 'copy_clip', 'PacData', 'Projections', 'pac_objective',
+           'tune_pac']
 
 # %% ../../nbs/app/00f_toyclip.ipynb #e825541b
 import copy, math, tempfile
@@ -177,6 +178,20 @@ def name_facts(stage:FactStage, batch:dict):
     return fact_loss(stage(batch['pixels']), batch)*b, b, {}
 
 # %% ../../nbs/app/00f_toyclip.ipynb #a0809659
+def teach(
+    learner:nn.Module,
+    data,              # as `Loop` takes it
+    objective,         # likewise
+    folder,            # for state and log
+    cfg,               # config that a saved state must agree with
+    quiet:bool=False,  # no progress bar
+    **loop,            # fields of `LoopConfig`: steps, batch_size, lr, seed, and what differs from the settings that toy weights share
+):
+    "Train to the end, from wherever the folder says"
+    run = Run(folder)
+    shared = dict(warmup=.05, schedule='cosine', weight_decay=.02, beta2=.98, clip=2., device='cpu', save_every=200, log_every=5, eval_every=loop['steps'])
+    Loop(learner, data, objective, LoopConfig(**shared|loop), run/'state', run, identity=dict(cfg=to_dict(cfg))).fit(quiet)
+
 def fit_facts(
     clip:Clip,        # fresh; its trunk is trained
     cfg:ToyClipConfig,
@@ -187,11 +202,8 @@ def fit_facts(
     torch.manual_seed(cfg.seed+1)
     stage = FactStage(clip, cfg)
     side = cfg.image_size//(32 if cfg.tower=='resnet' else cfg.patch)
-    loop = LoopConfig(steps=cfg.fact_steps, batch_size=cfg.fact_batch, lr=cfg.fact_lr, warmup=.05, schedule='cosine', weight_decay=.02, beta2=.98, clip=2.,
-                      precision=cfg.fact_precision, device='cpu', seed=cfg.seed, save_every=100, log_every=5, eval_every=cfg.fact_steps)
-    run = Run(Path(work)/'facts')
     data = FactData(clip.transform, side, cfg.fact_steps*cfg.fact_batch, cfg.seed)
-    Loop(stage, data, name_facts, loop, run/'state', run, identity=dict(cfg=to_dict(cfg))).fit(quiet)
+    teach(stage, data, name_facts, Path(work)/'facts', cfg, quiet, steps=cfg.fact_steps, batch_size=cfg.fact_batch, lr=cfg.fact_lr, precision=cfg.fact_precision, seed=cfg.seed, save_every=100)
     return stage, data
 
 @torch.no_grad()
@@ -267,10 +279,7 @@ def fit_pairs(clip:Clip, cfg:ToyClipConfig, work, quiet:bool=False):
     data = PairData(clip, cfg, quiet)
     torch.manual_seed(cfg.seed+2)
     if cfg.tower=='resnet': open_pooling(clip, data.own[:2000].float().std().item())
-    loop = LoopConfig(steps=cfg.steps, batch_size=cfg.batch_size, lr=cfg.lr, warmup=.07, schedule='cosine', weight_decay=.02, beta2=.98, clip=2.,
-                      precision=cfg.precision, device='cpu', seed=cfg.seed, save_every=200, log_every=5, eval_every=cfg.steps)
-    run = Run(Path(work)/'pairs')
-    Loop(PairStage(clip, cfg), data, match_pairs, loop, run/'state', run, identity=dict(cfg=to_dict(cfg))).fit(quiet)
+    teach(PairStage(clip, cfg), data, match_pairs, Path(work)/'pairs', cfg, quiet, steps=cfg.steps, batch_size=cfg.batch_size, lr=cfg.lr, warmup=.07, precision=cfg.precision, seed=cfg.seed)
     clip.model.eval().requires_grad_(False)
 
 # %% ../../nbs/app/00f_toyclip.ipynb #b49137ee
@@ -369,8 +378,7 @@ def tune_pac(
 )->Clip:
     "A copy of `clip` whose last projections were trained with generated positives"
     if getattr(clip.model.visual, 'proj', None) is None: raise InputError(f'{clip.name} has no last projection of pictures to tune; its image tower must be a vit.')
-    heads,run = Projections(clip),Run(Path(work)/'pac')
-    loop = LoopConfig(steps=cfg.steps, batch_size=cfg.batch_size, lr=cfg.lr, warmup=.05, schedule='cosine', weight_decay=0., beta2=.98, precision='fp32', device='cpu',
-                      seed=cfg.seed, save_every=200, log_every=5, eval_every=cfg.steps)
-    Loop(heads, PacData(clip, cfg, quiet), pac_objective(cfg.lambda_v, cfg.lambda_t), loop, run/'state', run, identity=dict(cfg=to_dict(cfg))).fit(quiet)
+    heads = Projections(clip)
+    teach(heads, PacData(clip, cfg, quiet), pac_objective(cfg.lambda_v, cfg.lambda_t), Path(work)/'pac', cfg, quiet, steps=cfg.steps, batch_size=cfg.batch_size, lr=cfg.lr,
+          weight_decay=0., clip=1., precision='fp32', seed=cfg.seed)
     return copy_clip(clip, name, visual__proj=heads.image, text_projection=heads.text)

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from .lessons import FactHeads
-from .toyclip import FactData, ToyClipConfig, ToyPacConfig, name_facts, read_facts, save_toy_clip, train_toy_clip, tune_pac
+from .toyclip import FactData, ToyClipConfig, ToyPacConfig, name_facts, read_facts, save_toy_clip, teach, train_toy_clip, tune_pac
 from ..core import UsageError, cache_dir, check_ranges, read_json, to_dict, write_json
 from ..data.toy import toy_captions
 from ..models.clip import load_clip
@@ -22,8 +22,7 @@ from ..models.decode import DecodeConfig, decode
 from ..models.lm import PrefixLM, encode_captions, load_lm, small_gpt2, train_tokenizer
 from ..models.pixels import PictureTransform
 from ..models.xvlm import save_xvlm, small_swin, swin_config, swin_tokens
-from ..runs import Run, read_log
-from ..train.loop import Loop, LoopConfig
+from ..runs import read_log
 from ..train.xe import TextGroups, TextOnly, xe
 
 # %% ../../nbs/app/00g_toyzoo.ipynb #4c3d2327
@@ -47,10 +46,7 @@ def train_toy_lm(cfg:ToyLMConfig, work, quiet:bool=False)->PrefixLM:
     texts = [c for cs in toy_captions('train', cfg.scenes) for c in cs]
     lm = small_gpt2(train_tokenizer(texts, cfg.vocab_size), cfg.layers, cfg.width, cfg.heads, cfg.n_positions, 0., seed=cfg.seed, init=cfg.init)
     ids,mask = encode_captions(lm.tokenizer, texts, 60)
-    loop = LoopConfig(steps=cfg.steps, batch_size=8, lr=cfg.lr, warmup=.05, schedule='cosine', weight_decay=.05, beta2=.98, precision=cfg.precision, device='cpu',
-                      seed=cfg.seed, save_every=200, log_every=5, eval_every=cfg.steps)
-    run = Run(Path(work)/'lm')
-    Loop(TextOnly(lm), TextGroups(ids, mask, 16), xe(), loop, run/'state', run, identity=dict(cfg=to_dict(cfg))).fit(quiet)
+    teach(TextOnly(lm), TextGroups(ids, mask, 16), xe(), Path(work)/'lm', cfg, quiet, steps=cfg.steps, batch_size=8, lr=cfg.lr, weight_decay=.05, clip=1., precision=cfg.precision, seed=cfg.seed)
     return lm
 
 # %% ../../nbs/app/00g_toyzoo.ipynb #f01356bb
@@ -103,10 +99,7 @@ def train_toy_swin(cfg:ToySwinConfig, work, n_heldout:int=500, quiet:bool=False)
     torch.manual_seed(cfg.seed+1)
     stage,side = SwinStage(swin, swin.num_features),cfg.image_size//cfg.patch//2**(len(cfg.depths)-1)
     data = FactData(PictureTransform(size=cfg.image_size, resize_mode='squash'), side, cfg.steps*cfg.batch_size, cfg.seed)
-    loop = LoopConfig(steps=cfg.steps, batch_size=cfg.batch_size, lr=cfg.lr, warmup=.05, schedule='cosine', weight_decay=.02, beta2=.98, clip=2., precision=cfg.precision,
-                      device='cpu', seed=cfg.seed, save_every=200, log_every=5, eval_every=cfg.steps)
-    run = Run(Path(work)/'xvlm')
-    Loop(stage, data, name_facts, loop, run/'state', run, identity=dict(cfg=to_dict(cfg))).fit(quiet)
+    teach(stage, data, name_facts, Path(work)/'xvlm', cfg, quiet, steps=cfg.steps, batch_size=cfg.batch_size, lr=cfg.lr, precision=cfg.precision, seed=cfg.seed)
     return swin.eval(), read_facts(stage, data, n_heldout)
 
 # %% ../../nbs/app/00g_toyzoo.ipynb #0bd7cb29
