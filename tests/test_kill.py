@@ -7,10 +7,14 @@ from caption_nb.core import read_json
 OPTIONS = ('--encoder pixels:32 --n-train 40 --n-val 8 --n-test 4 --epochs 6 --batch-size 8 --lm-layers 1 --lm-width 32 --lm-heads 2 --lm-epochs 1 '
            '--beam-size 2 --max-len 16 --save-every 3 --log-every 1 --precision fp32').split()
 
-def start(out, cache):
+ZOO = ('--data toy --n-toy 24 --backbone random:test_efficientnet --views 2 --cells 2 --queries 2 --dim 32 --text-width 64 --expert-dim 32 --expert-width 64 --vocab-size 400 --epochs 3 '
+       '--batch-size 8 --lm-layers 1 --lm-width 32 --lm-heads 2 --lm-vocab 400 --lm-steps 8 --save-every 2 --log-every 1').split()
+TRAIN,PREPARE = ('train', 'opg.xe', *OPTIONS),('prepare', 'zoo', *ZOO)
+
+def start(out, cache, words):
     code = 'import sys; from caption_nb.app.cli import main; sys.exit(main(sys.argv[1:]))'
     env = os.environ|dict(CAPTION_NB_CACHE=str(cache), OMP_NUM_THREADS='1')
-    return subprocess.Popen([sys.executable, '-c', code, 'train', 'opg.xe', '--out', str(out), *OPTIONS], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return subprocess.Popen([sys.executable, '-c', code, *words, '--out', str(out)], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 def bytes_in(folder):
     "How much the run has written: something that grows with its progress"
@@ -28,10 +32,10 @@ def let_it_write(p, out, times):
         if now!=last: last,times = now,times-1
         time.sleep(.001)
 
-def finish_with_kills(out, cache, kills, seed):
+def finish_with_kills(out, cache, kills, seed, words=TRAIN):
     rng,done = random.Random(seed),0
     for _ in range(60):
-        p,wait = start(out, cache),rng.uniform(0, .03)
+        p,wait = start(out, cache, words),rng.uniform(0, .03)
         if done<kills:
             let_it_write(p, out, rng.randint(1, 25))
             time.sleep(wait)
@@ -58,3 +62,10 @@ def test_kills_leave_no_trace(calm, tmp_path):
     scores = [{k:v for k,v in read_json(r/'result.json').items() if k not in ('seconds', 'date')} for r in (calm, tmp_path/'run')]
     assert scores[0]==scores[1]
     assert not [p for p in tmp_path.rglob('*.tmp') if 'result' in p.name]
+
+def test_a_killed_zoo_is_the_same_zoo(tmp_path):
+    kills = int(os.environ.get('CAPNB_KILLS', 1))
+    assert finish_with_kills(tmp_path/'calm', tmp_path/'cache', 0, 0, PREPARE)==0
+    assert finish_with_kills(tmp_path/'zoo', tmp_path/'other', kills, int(os.environ.get('CAPNB_KILL_SEED', 2)), PREPARE)==kills
+    for name in ('clip/open_clip_model.safetensors', 'expert/open_clip_model.safetensors', 'lm/model.safetensors'):
+        assert (tmp_path/'zoo'/name).read_bytes()==(tmp_path/'calm'/name).read_bytes(), name

@@ -5,14 +5,13 @@
 # %% auto #0
 __all__ = ['TOWERS', 'RANGES', 'ToyClipConfig', 'check_toy_clip', 'toy_tokenizer', 'fresh_clip', 'trunk_tokens', 'grid_cells',
            'pooled', 'is_trunk', 'FactData', 'FactStage', 'name_facts', 'teach', 'fit_facts', 'read_facts',
-           'kept_tokens', 'PairData', 'PairStage', 'match_pairs', 'open_pooling', 'fit_pairs', 'examine',
-           'train_toy_clip', 'save_toy_clip', 'ToyPacConfig', 'copy_clip', 'PacData', 'Projections', 'pac_objective',
-           'tune_pac']
+           'kept_tokens', 'PairData', 'PairStage', 'match_pairs', 'pair_cosines', 'own_not_twin', 'open_upper',
+           'fit_pairs', 'examine', 'train_toy_clip', 'save_toy_clip', 'ToyPacConfig', 'copy_clip', 'below_projections',
+           'PacData', 'Projections', 'pac_objective', 'tune_pac']
 
 # %% ../../nbs/app/00f_toyclip.ipynb #e825541b
 import copy, math, tempfile
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 import numpy as np
 import torch
@@ -34,7 +33,7 @@ from ..train.loop import MANY, RANGES as LOOP_RANGES, Loop, LoopConfig
 @dataclass
 class ToyClipConfig:
     "One CLIP of the toy world: its towers and both stages of its training"
-    tower:str = 'resnet'     # image tower: resnet, pooled by attention, or vit
+    tower:str = 'resnet'     # image tower: resnet, pooled by attention, or vit, a transformer behind convolutions
     image_size:int = 160     # pixels it sees; a cell of the ResNet's grid is 32 of them
     width:int = 16           # resnet: channels after the stem, tokens are 32 times as wide; vit: width of the tokens
     patch:int = 8            # vit: pixels per token
@@ -55,12 +54,13 @@ class ToyClipConfig:
     precision:str = 'auto'   # fp32, bf16, auto
     twins:bool = True        # put each relation's mirror image into the batch
     init:float = .1          # standard deviation of word and position embeddings at the start; open_clip's own are .02 and .01
+    hard:float = 1.          # weight of telling a picture's own caption from its twin's, beside all others
     pull:float = .5          # weight of 1 - cosine of picture and own caption, which keeps the cosines of all pictures on one scale
     seed:int = 0             # of weights and scenes, 0 to 15
 
 TOWERS = ('resnet', 'vit')
 RANGES = LOOP_RANGES|dict(image_size=(32, 512), width=(4, 1024), patch=(2, 64), layers=(2, 64), upper=(1, 63), dim=(8, 1024), text_width=(16, 1024), text_layers=(1, 32),
-    vocab_size=(259, 49408), fact_steps=(1, MANY), fact_batch=(2, MANY), steps=(1, MANY), scenes=(8, 2**26), batch_size=(2, MANY), init=(0, 10), pull=(0, MANY), seed=(0, 15))
+    vocab_size=(259, 49408), fact_steps=(1, MANY), fact_batch=(2, MANY), steps=(1, MANY), scenes=(8, 2**26), batch_size=(2, MANY), init=(0, 10), hard=(0, MANY), pull=(0, MANY), seed=(0, 15))
 
 def check_toy_clip(cfg:ToyClipConfig):
     "Refuse values that no CLIP here has"
@@ -87,7 +87,7 @@ def fresh_clip(
     with tempfile.TemporaryDirectory() as folder:
         vocab = len(toy_tokenizer(folder, cfg.vocab_size))
         vision = dict(resnet=dict(layers=[1, 1, 1, 1], width=cfg.width, head_width=min(64, cfg.width*4)),
-                      vit=dict(patch_size=cfg.patch, width=cfg.width, layers=cfg.layers, head_width=32))[cfg.tower]
+                      vit=dict(timm_model_name=f'convvit{cfg.width}x{cfg.layers-cfg.upper}x{cfg.upper}p{cfg.patch}_{cfg.image_size}', timm_pool='', timm_proj='linear'))[cfg.tower]
         text = dict(context_length=40, vocab_size=vocab, width=cfg.text_width, heads=max(1, cfg.text_width//32), layers=cfg.text_layers, hf_tokenizer_name=name)
         torch.manual_seed(cfg.seed)
         clip = new_clip(dict(embed_dim=cfg.dim, vision_cfg=dict(image_size=cfg.image_size)|vision, text_cfg=text), folder, name=name, resize_mode='squash', flip=False)
@@ -99,7 +99,7 @@ def _spread_embeddings(clip:Clip, cfg:ToyClipConfig):
     "Embeddings as large as `init` asks for: what is small beside the other numbers at the start stays unused"
     m = clip.model
     for p in (m.token_embedding.weight, m.positional_embedding): p.normal_(std=cfg.init)
-    if cfg.tower=='vit': m.visual.positional_embedding.normal_(std=cfg.init)
+    if cfg.tower=='vit': m.visual.trunk.pos_embed.normal_(std=cfg.init)
     m.logit_scale.fill_(math.log(20))
 
 # %% ../../nbs/app/00f_toyclip.ipynb #449c09e6
@@ -109,13 +109,11 @@ def trunk_tokens(
     x:Tensor,  # (b, 3, h, w) pixels
 )->Tensor:     # (b, s, d); the class token first in a transformer
     "The lower part of the image tower, with gradient"
-    v = clip.model.visual
+    v,x = clip.model.visual,x.contiguous(memory_format=torch.channels_last) # a half faster through small convolutions on a processor
     if cfg.tower=='resnet':
         for part in (v.stem, v.layer1, v.layer2, v.layer3, v.layer4): x = part(x)
         return x.flatten(2).transpose(1, 2)
-    x = v._embeds(x)
-    for block in v.transformer.resblocks[:cfg.layers-cfg.upper]: x = block(x)
-    return x
+    return v.trunk.forward_lower(x)
 
 def grid_cells(cfg:ToyClipConfig, tokens:Tensor)->Tensor: # (b, s, d) -> (b, r, d)
     "The tokens that belong to places"
@@ -129,8 +127,7 @@ def pooled(
     "The upper part of the image tower, with gradient"
     v = clip.model.visual
     if cfg.tower=='resnet': return v.attnpool(tokens.transpose(1, 2).unflatten(2, (round(tokens.shape[1]**.5),)*2))
-    for block in v.transformer.resblocks[cfg.layers-cfg.upper:]: tokens = block(tokens)
-    return v._pool(tokens)[0]@v.proj
+    return v.head(v.trunk.forward_head(v.trunk.forward_upper(tokens)))
 
 # %% ../../nbs/app/00f_toyclip.ipynb #36355993
 def is_trunk(
@@ -140,8 +137,8 @@ def is_trunk(
     "Whether a weight belongs to the trunk"
     if not name.startswith('visual.'): return False
     if cfg.tower=='resnet': return not name.startswith('visual.attnpool.')
-    if name.startswith('visual.transformer.resblocks.'): return int(name.split('.')[3])<cfg.layers-cfg.upper
-    return not name.startswith(('visual.ln_post.', 'visual.proj'))
+    if name.startswith('visual.trunk.blocks.'): return int(name.split('.')[3])<cfg.layers-cfg.upper
+    return not name.startswith(('visual.trunk.norm.', 'visual.trunk.place', 'visual.head.'))
 
 # %% ../../nbs/app/00f_toyclip.ipynb #9c2af7c4
 class FactData:
@@ -200,7 +197,7 @@ def fit_facts(
 )->tuple[FactStage, FactData]: # the trunk with its readers, and what they were taught on
     "Teach the trunk what lies in each cell"
     torch.manual_seed(cfg.seed+1)
-    stage = FactStage(clip, cfg)
+    stage = FactStage(clip, cfg).to(memory_format=torch.channels_last)
     side = cfg.image_size//(32 if cfg.tower=='resnet' else cfg.patch)
     data = FactData(clip.transform, side, cfg.fact_steps*cfg.fact_batch, cfg.seed)
     teach(stage, data, name_facts, Path(work)/'facts', cfg, quiet, steps=cfg.fact_steps, batch_size=cfg.fact_batch, lr=cfg.fact_lr, precision=cfg.fact_precision, seed=cfg.seed, save_every=100)
@@ -241,12 +238,13 @@ class PairData:
 
     def __len__(self): return len(self.scenes)
 
-    def collate(self, idx, rng)->dict: # tokens (b, s, d), ids (b, t)
+    def collate(self, idx, rng)->dict: # tokens (b, s, d), ids (b, t), twin (b,): row of the mirror image, its own where there is none
         "One batch, captions drawn anew"
         idx,seed = [int(i) for i in idx],int(rng.integers(2**31))
+        turned = [t for i in idx for t in ((1, -1) if i in self.row else (0,))]
         tokens = [x for i in idx for x in ([self.own[i]]+([self.other[self.row[i]]] if i in self.row else []))]
         texts = [scene_captions(s, 1, seed=seed)[0] for i in idx for s in (self.scenes[i], self.twins[i]) if s]
-        return dict(tokens=torch.stack(tokens), ids=self.clip.tokenize(texts, warn=False))
+        return dict(tokens=torch.stack(tokens), ids=self.clip.tokenize(texts, warn=False), twin=torch.arange(len(turned))+torch.tensor(turned))
 
 # %% ../../nbs/app/00f_toyclip.ipynb #97cebafc
 class PairStage(nn.Module):
@@ -262,23 +260,34 @@ def match_pairs(stage:PairStage, batch:dict):
     "Objective of the second stage"
     m,b = stage.model,len(batch['ids'])
     image,text = pooled(stage.clip[0], stage.cfg, batch['tokens'].float()),encode_ids(m, batch['ids'])
-    loss = contrastive_loss(image, text, m.logit_scale.exp().clamp(max=100))
-    return (loss+stage.cfg.pull*(1-F.cosine_similarity(image.float(), text.float()).mean()))*b, b, dict(pairs=loss.detach())
+    scale,sim = m.logit_scale.exp().clamp(max=100),pair_cosines(image, text)
+    loss,hard = contrastive_loss(image, text, scale),own_not_twin(sim*scale, batch['twin'])
+    return (loss+stage.cfg.hard*hard+stage.cfg.pull*(1-sim.diag().mean()))*b, b, dict(pairs=loss.detach(), twins=hard.detach())
+
+def pair_cosines(image:Tensor, text:Tensor)->Tensor: return F.normalize(image.float(), dim=-1)@F.normalize(text.float(), dim=-1).T # (b, e) twice -> (b, b)
+
+def own_not_twin(
+    logits:Tensor, # (b, b) pictures against captions
+    twin:Tensor,   # (b,) row of the mirror image, its own where there is none
+)->Tensor:         # scalar
+    "How badly pictures tell their own caption from their mirror image's"
+    has = (twin!=torch.arange(len(twin), device=twin.device)).nonzero()[:,0]
+    return F.softplus(logits[has,twin[has]]-logits[has,has]).sum()/max(1, len(has))
 
 # %% ../../nbs/app/00f_toyclip.ipynb #5ab5b7e7
 @torch.no_grad()
-def open_pooling(clip:Clip, spread:float):
-    "Attention pooling that starts with places as loud as the tokens, whose standard deviation is `spread`"
-    pool = clip.model.visual.attnpool
-    for p in pool.parameters():
-        if p.ndim==2: p.normal_(std=p.shape[1]**-.5)
-    pool.positional_embedding.normal_(std=spread)
+def open_upper(clip:Clip, spread:float):
+    "An upper part that starts with places as loud as the tokens, whose standard deviation is `spread`"
+    v = clip.model.visual
+    parts,places = ([v.attnpool], v.attnpool.positional_embedding) if hasattr(v, 'attnpool') else ([*v.trunk.blocks[v.trunk.lower:], v.head], v.trunk.place)
+    for p in (p for m in parts for p in m.parameters() if p.ndim==2): p.normal_(std=p.shape[1]**-.5)
+    places.normal_(std=spread)
 
 def fit_pairs(clip:Clip, cfg:ToyClipConfig, work, quiet:bool=False):
     "Teach the towers which caption belongs to which picture"
     data = PairData(clip, cfg, quiet)
     torch.manual_seed(cfg.seed+2)
-    if cfg.tower=='resnet': open_pooling(clip, data.own[:2000].float().std().item())
+    open_upper(clip, data.own[:2000].float().std().item())
     teach(PairStage(clip, cfg), data, match_pairs, Path(work)/'pairs', cfg, quiet, steps=cfg.steps, batch_size=cfg.batch_size, lr=cfg.lr, warmup=.07, precision=cfg.precision, seed=cfg.seed)
     clip.model.eval().requires_grad_(False)
 
@@ -304,8 +313,9 @@ def train_toy_clip(
 def save_toy_clip(clip:Clip, folder, story:dict, n_heldout:int=500)->dict:
     "Write a CLIP in half precision, examine what a reader of the folder gets, and keep the result beside it"
     clip.save_clip(folder, half=True)
-    found = {k:round(v, 4) for k,v in examine(load_clip(folder), held_out(n_heldout)).items()}
-    write_json(Path(folder)/'training.json', story|dict(exam=found, n_heldout=n_heldout))
+    read = load_clip(folder)
+    found,harder = ({k:round(v, 4) for k,v in examine(read, held_out(n)).items()} for n in (n_heldout, 4*n_heldout))
+    write_json(Path(folder)/'training.json', story|dict(exam=found, harder=harder, n_heldout=n_heldout)) # harder: among four times as many
     return found
 
 # %% ../../nbs/app/00f_toyclip.ipynb #a55582a7
@@ -323,16 +333,21 @@ class ToyPacConfig:
 
 def copy_clip(
     clip:Clip,
-    name:str='',  # of the copy; '' = the same
-    **weights,    # to put in the place of those of that name below the model; dots as double underscores, None takes one out
+    name:str='',         # of the copy; '' = the same
+    image:Tensor=None,   # (e, d) another last projection of pictures; None = the same
+    text:Tensor=None,    # (h, e) another last projection of captions; None = the same
 )->Clip:
     "A CLIP that shares nothing with the one it is a copy of"
-    model = copy.deepcopy(clip.model)
-    for k,v in weights.items():
-        *path,last = k.split('__')
-        owner = reduce(getattr, path, model)
-        setattr(owner, last, None if v is None else nn.Parameter(v.detach().clone(), requires_grad=False))
+    model = copy.deepcopy(clip.model).requires_grad_(False)
+    if image is not None: model.visual.head.proj.weight.copy_(image)
+    if text is not None: model.text_projection.copy_(text)
     return Clip(model, clip.tokenizer, clip.transform, clip.config, name or clip.name)
+
+def below_projections(clip:Clip)->Clip:
+    "A copy that ends where the projections begin"
+    bare = copy_clip(clip)
+    bare.model.visual.head,bare.model.text_projection = nn.Identity(),None
+    return bare
 
 # %% ../../nbs/app/00f_toyclip.ipynb #ef64b418
 class PacData:
@@ -341,7 +356,7 @@ class PacData:
         scenes,seeds = [training_scene(i, cfg.seed) for i in range(cfg.scenes)],list(range(cfg.scenes))
         texts = [scene_captions(s, 1, seed=cfg.seed)[0] for s in scenes]
         written = [a.texts[0] if a.texts else t for a,t in zip(ToyRephraser()(texts, seeds), texts)]
-        below = copy_clip(clip, visual__proj=None, text_projection=None)
+        below = below_projections(clip)
         def look(pictures):
             starts = progress(range(0, len(pictures), 96), 'features', quiet=quiet)
             return torch.cat([below.image_features(torch.stack([clip.transform(im) for im in pictures[i:i+96]]), normalize=False) for i in starts])
@@ -359,13 +374,13 @@ class Projections(nn.Module):
     "The two last projections of a CLIP, to be trained on what lies below them"
     def __init__(self, clip:Clip):
         super().__init__()
-        self.image,self.text = nn.Parameter(clip.model.visual.proj.detach().clone()),nn.Parameter(clip.model.text_projection.detach().clone())
+        self.image,self.text = nn.Parameter(clip.model.visual.head.proj.weight.detach().clone()),nn.Parameter(clip.model.text_projection.detach().clone())
         self.scale = clip.logit_scale
 
 def pac_objective(lambda_v:float, lambda_t:float):
     "Contrastive loss with generated positives"
     def objective(heads:Projections, batch:dict):
-        v,drawn,t,written = batch['image']@heads.image,batch['drawn']@heads.image,batch['text']@heads.text,batch['written']@heads.text
+        v,drawn,t,written = batch['image']@heads.image.T,batch['drawn']@heads.image.T,batch['text']@heads.text,batch['written']@heads.text
         return pac_loss(v, t, heads.scale, drawn, written, lambda_v, lambda_t)*len(v), len(v), {}
     return objective
 
@@ -377,8 +392,8 @@ def tune_pac(
     quiet:bool=False,
 )->Clip:
     "A copy of `clip` whose last projections were trained with generated positives"
-    if getattr(clip.model.visual, 'proj', None) is None: raise InputError(f'{clip.name} has no last projection of pictures to tune; its image tower must be a vit.')
+    if not hasattr(getattr(clip.model.visual, 'head', None), 'proj'): raise InputError(f'{clip.name} has no last projection of pictures to tune; its image tower must be a vit.')
     heads = Projections(clip)
     teach(heads, PacData(clip, cfg, quiet), pac_objective(cfg.lambda_v, cfg.lambda_t), Path(work)/'pac', cfg, quiet, steps=cfg.steps, batch_size=cfg.batch_size, lr=cfg.lr,
           weight_decay=0., clip=1., precision='fp32', seed=cfg.seed)
-    return copy_clip(clip, name, visual__proj=heads.image, text_projection=heads.text)
+    return copy_clip(clip, name, heads.image.detach(), heads.text.detach())

@@ -104,8 +104,8 @@ def train_toy_swin(cfg:ToySwinConfig, work, n_heldout:int=500, quiet:bool=False)
 
 # %% ../../nbs/app/00g_toyzoo.ipynb #0bd7cb29
 FULL = dict(
-    clip=ToyClipConfig(),
-    expert=ToyClipConfig(tower='vit', image_size=64, width=128, patch=8, layers=6, upper=2, text_layers=3, fact_steps=2000, fact_batch=64, steps=1200, seed=1),
+    clip=ToyClipConfig(fact_steps=600, steps=900),
+    expert=ToyClipConfig(tower='vit', image_size=64, width=128, patch=8, layers=6, upper=2, fact_steps=800, steps=1300, seed=1),
     pac=ToyPacConfig(),
     weak=ToyClipConfig(width=8, dim=64, text_width=64, text_layers=2, fact_steps=250, steps=500, scenes=4000, twins=False, init=.01, pull=0., seed=2),
     lm=ToyLMConfig(),
@@ -162,7 +162,7 @@ def make_part(
     quiet:bool=False,
 )->dict:             # its measures and seconds
     "One part of the zoo, on one thread, so that the same seed gives the same weights"
-    out,began = Path(out),time.time()
+    out,began,used = Path(out),time.time(),time.process_time()
     work = out/'.work'/part
     shutil.rmtree(work/'made', ignore_errors=True)
     torch.set_num_threads(1)
@@ -172,7 +172,7 @@ def make_part(
     if (out/part).exists(): shutil.rmtree(out/part)
     os.replace(work/'made', out/part)
     shutil.rmtree(work)
-    return dict(part=part, seconds=round(time.time()-began, 1), **found)
+    return dict(part=part, seconds=round(time.time()-began, 1), processor_seconds=round(time.process_time()-used, 1), **found)
 
 def _thin(log:list, n:int=60)->list:
     "About `n` lines of a log, with what a curve needs"

@@ -215,7 +215,7 @@ def load_metric_clip(
     return clip.to(device, precision), about
 
 # %% ../../nbs/metrics/03a_clipweights.ipynb #bfbcf029
-HEADS = ('visual.proj', 'text_projection')                 # what PAC-S trains
+HEADS = ('visual.proj', 'visual.head.proj.weight', 'text_projection')                 # what PAC-S trains
 BESIDE = ('logit_scale', 'logit_bias')                     # no feature depends on them
 
 def differing(
