@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'SUFFIXES', 'TRUE', 'FALSE', 'InputError', 'UsageError', 'Caption', 'atomic_path', 'write_bytes',
            'write_text', 'write_json', 'read_json', 'open_image', 'list_images', 'pictures', 'progress', 'Captioner',
-           'Pairs', 'to_dict', 'save_config', 'config_hash', 'make_config', 'load_config', 'check_ranges',
-           'plain_flags', 'from_args', 'set_seed', 'pick_device', 'repo_path', 'shared_path', 'find_path', 'cache_dir',
-           'pick_precision']
+           'Pairs', 'to_dict', 'save_config', 'identity_of', 'config_hash', 'make_config', 'load_config',
+           'check_ranges', 'plain_flags', 'from_args', 'set_seed', 'pick_device', 'repo_path', 'shared_path',
+           'find_path', 'cache_dir', 'pick_precision']
 
 # %% ../nbs/00_core.ipynb #51ed1fc2
 import hashlib, json, os, sys, tempfile, threading, types, typing, warnings
@@ -245,9 +245,14 @@ def save_config(cfg, path):
     "Write a config as JSON"
     write_json(path, to_dict(cfg))
 
+def identity_of(cfg)->dict:
+    "Plain values of a config; a field that its class lists in `LATER` only where it differs from its default, so that runs made before the field existed keep their identity"
+    usual = {f.name:f.default for f in fields(cfg) if f.name in getattr(cfg, 'LATER', ())}
+    return {k:v for k,v in to_dict(cfg).items() if k not in usual or getattr(cfg, k)!=usual[k]}
+
 def config_hash(cfg)->str:
     "Twelve characters that change when any value changes"
-    return hashlib.sha256(json.dumps(to_dict(cfg), sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(identity_of(cfg), sort_keys=True).encode()).hexdigest()[:12]
 
 # %% ../nbs/00_core.ipynb #1078e5cb
 def make_config(

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['RANGES', 'VALUES', 'XEConfig', 'load_data', 'say_problems', 'Features', 'one_thread', 'features_of', 'parts_of',
-           'caption_form', 'training_texts', 'make_lm', 'set_dropout', 'learn_language', 'check_select', 'Validation',
-           'caption_part', 'score_part', 'make_captioner', 'train_xe', 'fit_xe', 'identity', 'finish_xe',
-           'ConsensusConfig', 'read_run_config', 'add_consensus']
+           'caption_form', 'training_texts', 'make_lm', 'set_dropout', 'learn_language', 'check_select',
+           'check_choices', 'Validation', 'caption_part', 'score_part', 'make_captioner', 'train_xe', 'fit_xe',
+           'identity', 'finish_xe', 'ConsensusConfig', 'read_run_config', 'add_consensus']
 
 # %% ../../nbs/opg/02_train.ipynb #900209bc
 import dataclasses, hashlib, sys
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from ..core import Captioner, InputError, check_ranges, config_hash, find_path, make_config, pick_device, progress, read_json, set_seed, to_dict, write_json
+from ..core import Captioner, InputError, check_ranges, config_hash, find_path, identity_of, make_config, pick_device, progress, read_json, set_seed, to_dict, write_json
 from ..data.cache import FeatureStore, cache_features
 from ..data.clean import explain
 from ..data.readers import read_captions
@@ -26,9 +26,11 @@ from ..metrics.bootstrap import interval, measured_mean, resampled
 from ..metrics.ngram import cider
 from ..metrics.ptb import tokenize
 from ..metrics.scorecard import score
-from ..models.lm import PrefixLM, encode_captions, load_lm, pre_caption, small_gpt2, train_tokenizer
+from ..models.lm import END, PrefixLM, encode_captions, load_lm, pre_caption, small_gpt2, train_tokenizer
 from ..models.vision import load_vision
-from .prefix import PrefixCaptioner, PrefixConfig, load_prefix_captioner
+from .loss import check_loss, loss_config, prefix_xe
+from .mask import check_mask
+from .prefix import PrefixCaptioner, PrefixConfig, load_prefix_captioner, prefix_length
 from ..rewards.consensus import Neighbours
 from ..runs import Run, device_name, finish
 from ..train.loop import MANY, RANGES as LOOP_RANGES, Loop, loop_config
@@ -50,6 +52,7 @@ class XEConfig:
     strict:bool = False             # stop at the first picture or caption that cannot be used, instead of leaving it out
     share_references:bool = True    # write references into captions.json; False keeps them in the untracked local/ of the run
     lm:str = ''                     # folder or hub name of a GPT-2; '' trains a small one on the captions
+    stop:str = '<|endoftext|>'      # what ends a caption: a token of that language model; '.' as published
     lm_layers:int = 4               # of the small one
     lm_width:int = 128              # of the small one
     lm_heads:int = 4                # of the small one
@@ -61,9 +64,20 @@ class XEConfig:
     extra_text:str = ''             # more captions for the language model, without pictures: see `read_captions`
     pool:int = 0                    # average the image grid to pool x pool cells; 0 keeps it
     coordinates:float = 0.          # scale of column and row written into each image token; 0 leaves them out
-    mapper:str = 'mlp'              # mlp, transformer, linear
+    mapper:str = 'mlp'              # mlp, transformer, linear; clip_mlp and clip_transformer start from one pooled vector
     mapper_layers:int = 4           # blocks of the transformer mapper
     mapper_hidden:int = 0           # hidden width of the MLP mapper; 0: four times the language model's
+    k:int = 0                       # length of the prefix, where the mapper leaves it open; 0: the number of image tokens, or 10 from one pooled vector
+    normalize:bool = False          # divide a pooled vector by its length
+    mask:str = 'off'                # sparse mask on the prefix: off, reference, soft, ste; see `opg.mask`
+    threshold:float = .5            # of the mask: places less probable are hidden
+    mask_budget:float = 0.          # weight of the loss that keeps the share of visible places near mask_share
+    mask_share:float = .5           # wanted share of visible places of a mask that learns
+    aux_loss:float = 0.             # weight of the n-pair loss between prefix and caption; the paper's is 0.1
+    aux_pool:str = 'padded'         # words of its mean: padded (20 places, padding counted, as published), masked (the caption's own)
+    aux_pos:str = 'caption'         # captions of one picture: caption (wrong answers for each other, as published), image (right ones)
+    aux_temperature:float = 1.      # divides its products
+    aux_symmetric:bool = False      # average with the direction from picture to caption
     prefix_scale:float = 1.         # factor on the mapper's last layer at the start; below 1 for a language model that starts from nothing
     feature_dropout:float = 0.      # share of features dropped in training
     feature_norm:bool = True        # layer norm on the image tokens
@@ -94,11 +108,12 @@ class XEConfig:
     precision:str = 'auto'          # auto, fp32, bf16
     device:str = 'auto'             # auto, cpu, cuda
     seed:int = 0                    # of everything that is drawn
+    LATER = 'stop k normalize mask threshold mask_budget mask_share aux_loss aux_pool aux_pos aux_temperature aux_symmetric'.split() # fields that older runs lack
 
 # %% ../../nbs/opg/02_train.ipynb #744c550e
 RANGES = LOOP_RANGES|dict(views=(1, MANY), n_train=(0, MANY), n_val=(0, MANY), n_test=(0, MANY), n_toy=(1, MANY), lm_layers=(1, MANY), lm_width=(1, MANY), lm_heads=(1, MANY),
     lm_dropout=(0, .99), lm_init=(0, 1), vocab_size=(257, MANY), lm_epochs=(0, MANY), lm_lr=(0, MANY), pool=(0, MANY), mapper_layers=(1, MANY), mapper_hidden=(0, MANY),
-    feature_dropout=(0, .99), mapper_dropout=(0, .99), word_dropout=(0, .99), word_loss=(0, MANY), coordinates=(0, MANY), prefix_scale=(0, MANY), smoothing=(0, .99), captions=(0, MANY),
+    k=(0, MANY), threshold=(0, 1), mask_budget=(0, MANY), mask_share=(0, 1), aux_loss=(0, MANY), feature_dropout=(0, .99), mapper_dropout=(0, .99), word_dropout=(0, .99), word_loss=(0, MANY), coordinates=(0, MANY), prefix_scale=(0, MANY), smoothing=(0, .99), captions=(0, MANY),
     beam_size=(1, MANY), max_len=(2, MANY), length_penalty=(0, MANY), neighbours=(1, MANY), sharpness=(0, MANY)) # of the configs here
 
 # %% ../../nbs/opg/02_train.ipynb #6fb40055
@@ -186,7 +201,7 @@ def make_lm(
     quiet:bool=False,       # no progress bar
 )->PrefixLM:
     "The language model to be put behind the prefix"
-    if cfg.lm: return load_lm(cfg.lm)
+    if cfg.lm: return load_lm(cfg.lm, cfg.stop)
     extra = [c for cs in training_texts(read_captions(find_path(cfg.extra_text))) for c in cs] if cfg.extra_text else []
     words = [c for cs in texts for c in cs]+extra
     lm = small_gpt2(train_tokenizer(words, cfg.vocab_size), cfg.lm_layers, cfg.lm_width, cfg.lm_heads, k+cfg.max_len+8, cfg.lm_dropout, seed=cfg.seed, init=cfg.lm_init)
@@ -214,6 +229,13 @@ VALUES = ('val.CIDEr', 'val.all_right', 'val.words', 'val.cut_off', 'val.distinc
 def check_select(name:str):
     "Refuse a value for choosing weights that no validation gives, before hours have passed"
     if name and name not in VALUES: raise InputError(f"select is {name!r}; weights are chosen by one of {', '.join(VALUES)}, or '' keeps the last.")
+
+def check_choices(cfg:XEConfig):
+    "Refuse words that choose nothing, before hours have passed"
+    check_select(cfg.select)
+    check_loss(cfg)
+    check_mask(cfg.mask, cfg.threshold)
+    if not cfg.lm and cfg.stop!=END: raise InputError(f'stop is {cfg.stop!r}, but a small language model ends captions with {END}; leave stop alone, or give an lm.')
 
 class Validation:
     "CIDEr of a captioner on a fixed set of pictures, for choosing weights"
@@ -298,7 +320,7 @@ def make_captioner(
     "A captioner before its first step"
     same = {f.name for f in dataclasses.fields(PrefixConfig)} & {f.name for f in dataclasses.fields(XEConfig)}
     pc = PrefixConfig(**{k:getattr(cfg, k) for k in same if k!='encoder'}, encoder=encoder.name, d=encoder.dim, r=encoder.n_tokens)
-    lm = make_lm(cfg, texts, 1+cfg.pool**2 if cfg.pool else encoder.n_tokens, state, quiet)
+    lm = make_lm(cfg, texts, prefix_length(pc), state, quiet)
     torch.manual_seed(cfg.seed)
     return PrefixCaptioner(pc, lm, encoder)
 
@@ -311,7 +333,7 @@ def train_xe(
 )->dict:                  # the result, as written to `result.json`
     "Train and score; the run folder then holds config, log, captions, model and result"
     check_ranges(cfg, RANGES)
-    check_select(cfg.select)
+    check_choices(cfg)
     run = Run(out)
     set_seed(cfg.seed)
     table = load_data(cfg) if table is None else table
@@ -326,6 +348,7 @@ def train_xe(
     model = make_captioner(cfg, encoder, texts, run/'state'/'lm', quiet)
     params = sum(p.numel() for p in model.parameters() if p.requires_grad)
     fit_xe(model, train, texts, parts.get('val'), cfg, run, quiet)
+    if len(train)>1: model.diagnose_prefix(torch.from_numpy(np.asarray(train(np.arange(min(len(train), 64))), dtype=np.float32)))
     model.save_pretrained(run/'model')
     facts = dict(world=world or Path(cfg.data).name, system='opg', stage='xe', preset=cfg.mapper, config_hash=config_hash(cfg), seed=cfg.seed, parameters=params,
                  supervision='paired', trained_on=f'{world or Path(cfg.data).name} train, {len(train)} pictures', n_train=len(train), n_skipped=len(lost),
@@ -338,7 +361,8 @@ def fit_xe(model:PrefixCaptioner, train:Features, texts:list, val:Features|None,
     ids,mask = encode_captions(model.lm.tokenizer, texts, cfg.max_len, model.lm.stop_id)
     data = CaptionGroups(train, ids, mask, cfg.views, cfg.captions)
     check = Validation(val, cfg.n_val) if val is not None and len(val) else None
-    loop = Loop(model, data, xe(cfg.smoothing, cfg.word_loss), loop_config(cfg), state=run/'state', run=run, evaluate=check, select=cfg.select or None,
+    objective = prefix_xe(loss_config(cfg), lambda: loop.step/max(1, loop.steps-1)) # a soft mask cools with the loop's step
+    loop = Loop(model, data, objective, loop_config(cfg), state=run/'state', run=run, evaluate=check, select=cfg.select or None,
                 identity=identity(cfg, data=train.table.fingerprint(), encoder=getattr(model.encoder, 'fingerprint', '')))
     loop.resume() # refuses a state of other settings before anything of the old run is touched
     run.start(to_dict(cfg), system='opg', stage='xe')
@@ -347,7 +371,7 @@ def fit_xe(model:PrefixCaptioner, train:Features, texts:list, val:Features|None,
 def identity(cfg:XEConfig, **marks)->dict:
     "What a saved training state belongs to: every setting that shapes the weights, and marks of data and encoder"
     free = 'device save_every log_every eval_every n_test n_val beam_size length_penalty share_references data images epochs steps encoder'.split()
-    return {k:v for k,v in to_dict(cfg).items() if k not in free}|{f'{k} fingerprint':v for k,v in marks.items()}
+    return {k:v for k,v in identity_of(cfg).items() if k not in free}|{f'{k} fingerprint':v for k,v in marks.items()}
 
 def finish_xe(model:PrefixCaptioner, parts:dict[str,Features], run:Run, facts:dict, share:bool=True, quiet:bool=False)->dict:
     "Caption and score every part but validation, and write the result"
