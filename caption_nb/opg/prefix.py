@@ -151,6 +151,7 @@ class Proposals:
     mask:Tensor   # (b, n, t) 1 on real tokens
     logp:Tensor   # (b, n) log-probability under the captioner that made them
     texts:list    # b lists of n captions
+    finished:Tensor # (b, n) whether it ended by itself
 
 # %% ../../nbs/opg/00_prefix.ipynb #3517dff7
 @patch
@@ -159,18 +160,20 @@ def propose(self:PrefixCaptioner,
     batch:dict,           # holds `features` (b, r, d)
     n:int=1,              # captions per picture
     how:str='sample',     # sample, beam, greedy
+    seeds=None,           # b ints for sampling, one per picture; None: `seed`, `seed`+1, ...
     **decoding,           # other fields of `DecodeConfig`, such as temperature or seed
 )->Proposals:
     "Captions of the captioner's own, without gradient and without dropout"
     dc = dataclasses.replace(self.decoding(), how=how, n_best=n, **(dict(beam_size=max(n, self.cfg.beam_size)) if how=='beam' else {})|decoding)
     was = self.training
     self.eval()
-    hyps = decode(self.lm, self.prefix(batch['features']), dc)
+    hyps = decode(self.lm, self.prefix(batch['features']), dc, seeds=seeds)
     self.train(was)
     ids,mask = pad_hypotheses(hyps, batch['features'].device)
     lp = torch.full(mask.shape[:2], -torch.inf, device=ids.device)
     for i,hs in enumerate(hyps): lp[i, :len(hs)] = torch.tensor([h.logp for h in hs])
-    return Proposals(ids, mask.long(), lp, [[self.lm.text(h.ids) for h in hs] for hs in hyps])
+    ended = torch.isin(ids, torch.tensor(self.lm.stop_ids, device=ids.device)) & mask
+    return Proposals(ids, mask.long(), lp, [[self.lm.text(h.ids) for h in hs] for hs in hyps], ended.any(-1))
 
 @patch
 def decoding(self:PrefixCaptioner)->DecodeConfig:
