@@ -47,7 +47,11 @@ def _opg_consensus():
     from caption_nb.opg.train import ConsensusConfig, add_consensus
     return ConsensusConfig, add_consensus
 
-STAGES = {'opg.xe': _opg_xe, 'opg.consensus': _opg_consensus} # name -> function that gives (config class, train function)
+def _opg_scst():
+    from caption_nb.opg.scst import SCSTConfig, train_scst
+    return SCSTConfig, train_scst
+
+STAGES = {'opg.xe': _opg_xe, 'opg.consensus': _opg_consensus, 'opg.scst': _opg_scst} # name -> function that gives (config class, train function)
 
 def train(argv:list[str]):
     "`capnb train SYSTEM.STAGE --out RUN --option value ...`"

@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from ..core import InputError
 from .lm import PrefixLM
 
@@ -30,6 +31,7 @@ class DecodeConfig:
     repetition_penalty:float=1.  # multiplies the log-probability of tokens that have occurred; above 1 discourages them
     no_repeat_ngram:int=0        # no sequence of that many tokens occurs twice; 0: off
     n_best:int=1                 # hypotheses per picture: best beams, or number of samples
+    with_greedy:bool=False       # the greedy caption before the samples, in the same pass (sample)
     seed:int=0                   # for sampling; picture i of a batch uses seed + i
 
 @dataclass
@@ -82,6 +84,7 @@ def draw(
     cfg:DecodeConfig,
 )->Tensor:             # (rows,) one token each
     "The token that `u` points at, among those that temperature, top-k and top-p leave"
+    if not cfg.top_k and cfg.top_p==1: return _draw_any(logp, u, cfg.temperature)
     p,order = (logp/cfg.temperature).softmax(-1).sort(-1, descending=True)
     if cfg.top_k: p = p*(torch.arange(p.shape[-1], device=p.device)<cfg.top_k)
     p = p/p.sum(-1, keepdim=True)
@@ -90,6 +93,13 @@ def draw(
     at = (line<=u[:,None]*line[:,-1:]).sum(-1).clamp(max=p.shape[-1]-1)
     at = torch.minimum(at, (p>0).sum(-1)-1)
     return order.gather(1, at[:,None])[:,0]
+
+def _draw_any(logp:Tensor, u:Tensor, temperature:float)->Tensor:
+    "The same where every token is left: the line needs no order, and sorting a vocabulary costs more than a small model's step"
+    p = (logp/temperature).softmax(-1)
+    line = p.cumsum(-1)
+    at = torch.searchsorted(line, (u[:,None]*line[:,-1:]).contiguous(), right=True)[:,0].clamp(max=p.shape[-1]-1)
+    return torch.where(p.gather(1, at[:,None])[:,0]>0, at, p.argmax(-1))
 
 # %% ../../nbs/models/04_decode.ipynb #cee45072
 def uniform(
@@ -137,10 +147,14 @@ def greedy(lm:PrefixLM, state, logp:Tensor, cfg:DecodeConfig, seeds=None)->list[
     return roll_out(lm, state, logp, cfg, lambda logp,rows,i: logp.argmax(-1))
 
 def sample(lm:PrefixLM, state, logp:Tensor, cfg:DecodeConfig, seeds)->list[list[Hypothesis]]:
-    "`n_best` random captions per picture, best first"
-    u = uniform(seeds, cfg.n_best, cfg.max_len).flatten(0,1).to(logp.device)
-    found = roll_out(lm, state, logp, cfg, lambda logp,rows,i: draw(logp, u[rows,i], cfg), cfg.n_best)
-    return [sorted(f, key=lambda h: -h.score) for f in found]
+    "`n_best` random captions per picture, best first; `with_greedy`, the greedy one stands before them"
+    g = int(cfg.with_greedy)
+    u = F.pad(uniform(seeds, cfg.n_best, cfg.max_len), (0, 0, g, 0)).flatten(0,1).to(logp.device)
+    def choose(logp, rows, i):
+        token = draw(logp, u[rows,i], cfg)
+        return torch.where(rows%(cfg.n_best+1)==0, logp.argmax(-1), token) if g else token
+    found = roll_out(lm, state, logp, cfg, choose, cfg.n_best+g)
+    return [f[:g]+sorted(f[g:], key=lambda h: -h.score) for f in found]
 
 # %% ../../nbs/models/04_decode.ipynb #4aa7e527
 @dataclass

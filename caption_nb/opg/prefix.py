@@ -192,6 +192,7 @@ class Proposals:
     mask:Tensor   # (b, n, t) 1 on real tokens
     logp:Tensor   # (b, n) log-probability under the captioner that made them
     texts:list    # b lists of n captions
+    finished:Tensor # (b, n) whether it ended by itself
 
 # %% ../../nbs/opg/00_prefix.ipynb #3517dff7
 @patch
@@ -200,18 +201,20 @@ def propose(self:PrefixCaptioner,
     batch:dict,           # holds `features` (b, r, d)
     n:int=1,              # captions per picture
     how:str='sample',     # sample, beam, greedy
+    seeds=None,           # b ints for sampling, one per picture; None: `seed`, `seed`+1, ...
     **decoding,           # other fields of `DecodeConfig`, such as temperature or seed
 )->Proposals:
     "Captions of the captioner's own, without gradient and without dropout"
     dc = dataclasses.replace(self.decoding(), how=how, n_best=n, **(dict(beam_size=max(n, self.cfg.beam_size)) if how=='beam' else {})|decoding)
     was = self.training
     self.eval()
-    hyps = self.search(batch['features'], dc)
+    hyps = self.search(batch['features'], dc, seeds)
     self.train(was)
     ids,mask = pad_hypotheses(hyps, batch['features'].device)
     lp = torch.full(mask.shape[:2], -torch.inf, device=ids.device)
     for i,hs in enumerate(hyps): lp[i, :len(hs)] = torch.tensor([h.logp for h in hs])
-    return Proposals(ids, mask.long(), lp, [[self.lm.text(h.ids) for h in hs] for hs in hyps])
+    ended = torch.isin(ids, torch.tensor(self.lm.stop_ids, device=ids.device)) & mask
+    return Proposals(ids, mask.long(), lp, [[self.lm.text(h.ids) for h in hs] for hs in hyps], ended.any(-1))
 
 @patch
 def decoding(self:PrefixCaptioner)->DecodeConfig:
@@ -221,14 +224,14 @@ def decoding(self:PrefixCaptioner)->DecodeConfig:
                         length_penalty=c.length_penalty, no_repeat_ngram=c.no_repeat_ngram)
 
 @patch
-def search(self:PrefixCaptioner, features:Tensor, dc:DecodeConfig)->list: # per picture, a list of `Hypothesis`, best first
+def search(self:PrefixCaptioner, features:Tensor, dc:DecodeConfig, seeds=None)->list: # per picture, a list of `Hypothesis`, best first
     "Captions as ids; hidden places of the prefix are left out. The captioner has to be in evaluation mode"
     prefix = self.prefix(features)
-    if self.sparse_mask is None: return decode(self.lm, prefix, dc)
+    if self.sparse_mask is None: return decode(self.lm, prefix, dc, seeds=seeds)
     room = self.lm.n_positions-self.k+1
     if dc.max_len>room: raise InputError(f'max_len={dc.max_len}, but behind {self.k} places this language model has room for {room} tokens')
     prefix,mask,positions = compact(*self.sparse_mask.hide(prefix, self.sparse_mask(prefix)))
-    return decode(self.lm, prefix, dc, prefix_mask=mask, positions=positions)
+    return decode(self.lm, prefix, dc, prefix_mask=mask, positions=positions, seeds=seeds)
 
 # %% ../../nbs/opg/00_prefix.ipynb #1e15aa48
 @patch

@@ -16,7 +16,7 @@ import numpy as np
 from fastcore.basics import patch
 from ..core import InputError
 from ..metrics.inputs import few
-from .docfreq import CiderDF, build_cider_df, normaliser, read_table, small_ints
+from .docfreq import END, CiderDF, build_cider_df, normaliser, read_table, small_ints
 
 # %% ../../nbs/rewards/00_cider.ipynb #927533f0
 _all_ = ['CiderDF','build_cider_df','read_table'] # made in `caption_nb.rewards.docfreq`, wanted here too
@@ -318,9 +318,16 @@ def _scores(self:CiderDReward, ids, lengths, images):
     return np.bincount(caption, sim*np.exp(gap*gap/-72), len(n))*2.5/n
 
 @patch
+def _words(self:CiderDReward, captions:list, ended)->list:
+    "Normalised captions, the end word taken from those that did not end"
+    texts = self.normalise(captions)
+    return texts if ended is None else [t if e else t.removesuffix(END).rstrip() for t,e in zip(texts, ended, strict=True)]
+
+@patch
 def __call__(self:CiderDReward,
     captions, # b texts, or word numbers: (b, t) padded with 0, or b arrays
     images,   # b ids of pictures
+    ended=None, # (b,) of texts: whether it ended; the others go without the end word. None = all have it
 )->np.ndarray:# (b,) float64
     "The reward of each caption"
     captions,images = captions if isinstance(captions, np.ndarray) else list(captions),np.asarray(images).tolist() if not isinstance(images, list) else images
@@ -331,7 +338,8 @@ def __call__(self:CiderDReward,
     text = any(isinstance(c, str) for c in captions)
     odd = [k for k,c in enumerate(captions) if not isinstance(c, str)] if text else []
     if odd: raise InputError(f'{len(odd)} of {len(captions)} captions are no text, such as number {odd[0]}: {captions[odd[0]]!r}')
-    ids,lengths = encode(self.normalise(captions), self.vocab, self.top) if text else as_words(captions, self.top)
+    if ended is not None and not text: raise InputError('The end word can be kept from texts only; word numbers are taken as they are.')
+    ids,lengths = encode(self._words(captions, ended), self.vocab, self.top) if text else as_words(captions, self.top)
     words = offsets(lengths)
     parts = [self._scores(ids[words[k]:words[min(k+ROWS, len(at))]], lengths[k:k+ROWS], at[k:k+ROWS]) for k in range(0, len(at), ROWS)]
     return np.concatenate(parts) if parts else np.zeros(0)
