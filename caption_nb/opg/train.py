@@ -43,6 +43,7 @@ class XEConfig:
     encoder:str = 'open_clip:toy/clip' # frozen image encoder: see `models.vision.load_vision`
     views:int = 1                   # cached views of each training picture: the plain one and augmented ones
     flip:bool = True                # augmented views may be mirrored; not where captions say left and right
+    augment:str = ''                # how augmented views are drawn: '' crop, mirror, colour; 'opg' as published, see `models.augment`
     n_train:int = 0                 # training pictures used; 0 takes all
     n_val:int = 500                 # validation pictures used for choosing weights; 0 takes all
     n_test:int = 0                  # pictures per part that is scored; 0 takes all
@@ -316,7 +317,7 @@ def train_xe(
     set_seed(cfg.seed)
     table = load_data(cfg) if table is None else table
     say_problems(table)
-    encoder = load_vision(str(find_path(cfg.encoder)), device=pick_device(cfg.device), **({} if cfg.flip else dict(flip=False)))
+    encoder = load_vision(str(find_path(cfg.encoder)), device=pick_device(cfg.device), **({} if cfg.flip else dict(flip=False)), **(dict(augment=cfg.augment) if cfg.augment else {}))
     train = features_of(table.split('train'), encoder, cfg.views, cfg.strict)
     parts = {k:features_of(t, encoder, strict=cfg.strict) for k,t in parts_of(table, cfg.n_test).items()}
     lost = {k:v for p in (train, *parts.values()) for k,v in p.lost.items()}
