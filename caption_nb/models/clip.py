@@ -324,16 +324,17 @@ class ClipEncoder(Encoder):
     def __init__(self,
         clip:Clip,           # whose image tower looks
         norm:bool=True,      # final layer norm on every token
-        pooled:bool=False,   # one token per picture, the unit feature in the common space
+        pooled:bool=False,   # one token per picture, the feature in the common space
+        normalize:bool=True, # to length 1, where `pooled`
         **options,           # fields of the transform that win over the model's own
     ):
-        self.clip,self.norm,self.pooled = clip,norm,pooled
-        self.options = json.dumps([clip.config, norm, pooled], sort_keys=True)
-        super().__init__(f'open_clip:{clip.name}', clip.model.visual, replace(clip.transform, **options))
+        self.clip,self.norm,self.pooled,self.normalize = clip,norm,pooled,normalize
+        self.options = json.dumps([clip.config, norm, pooled]+[False]*(pooled and not normalize), sort_keys=True)
+        super().__init__(f'{"clip_pooled" if pooled else "open_clip"}:{clip.name}', clip.model.visual, replace(clip.transform, **options))
         self.device,self.precision = clip.device,clip.precision
 
     def tokens(self, pixels):
-        return self.clip.image_features(pixels)[:,None] if self.pooled else self.clip.grid_tokens(pixels, self.norm)
+        return self.clip.image_features(pixels, self.normalize)[:,None] if self.pooled else self.clip.grid_tokens(pixels, self.norm)
 
     def to(self, device, precision=None):
         self.clip.to(device, precision)
