@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from nbdev.config import get_config
 from caption_nb.app import cli
+from caption_nb.app.opgcommands import read_opg_command
 from caption_nb.core import from_args
 from caption_nb.runs import check_params
 
@@ -92,6 +93,7 @@ def parse(command, rest):
     elif command=='prepare' and rest:
         _,options = cli.take_option(rest[1:], 'out', '')
         from_args(cli.PREPARED[rest[0]]()[0], options)
+    elif command=='opg': read_opg_command(rest[:rest.index('--')] if '--' in rest else rest)
     elif command in ('run', 'sweep') and rest:
         params,rest = cli.take_params(rest)
         for option in ['out']+['jobs']*(command=='sweep'): _,rest = cli.take_option(rest, option, '')

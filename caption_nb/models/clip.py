@@ -243,7 +243,7 @@ def save_clip(self:Clip,
         self.tokenizer.save_pretrained(folder)
         config['text_cfg']['hf_tokenizer_name'] = config['text_cfg'].get('hf_tokenizer_name') or self.name
     t = self.transform.to_dict()
-    ours = dict(name=self.name, augment={k:t.pop(k) for k in ('scale', 'flip', 'jitter')})
+    ours = dict(name=self.name, augment={k:t.pop(k) for k in ('scale', 'flip', 'jitter', 'augment') if k in t})
     twin = Clip(fill_clip(build_clip(config), state), self.tokenizer, self.transform, config) # what a reader will have: rounded, on the CPU
     write_json(folder/'open_clip_config.json', dict(model_cfg=config, preprocess_cfg=t, caption_nb=ours|dict(probe=probe(twin))))
     return folder
@@ -266,7 +266,7 @@ def _from_folder(folder:Path, quick_gelu:bool|None=None)->Clip:
 def _assemble(config:dict, state:dict, preprocess:dict, source:str, folder=None, name:str='clip')->Clip:
     "Model, tokenizer and transform from their parts"
     model = fill_clip(build_clip(config), state, source).requires_grad_(False)
-    keys = ('mean', 'std', 'interpolation', 'resize_mode', 'fill_color', 'scale', 'flip', 'jitter')
+    keys = ('mean', 'std', 'interpolation', 'resize_mode', 'fill_color', 'scale', 'flip', 'jitter', 'augment')
     p = {k:preprocess[k] for k in keys if preprocess.get(k) is not None}
     if p.get('interpolation')=='random': p['interpolation'] = 'bicubic' # what open_clip evaluates with
     return Clip(model, load_clip_tokenizer(config, folder), PictureTransform(size=model.visual.image_size, **p), config, name)
@@ -324,16 +324,17 @@ class ClipEncoder(Encoder):
     def __init__(self,
         clip:Clip,           # whose image tower looks
         norm:bool=True,      # final layer norm on every token
-        pooled:bool=False,   # one token per picture, the unit feature in the common space
+        pooled:bool=False,   # one token per picture, the feature in the common space
+        normalize:bool=True, # to length 1, where `pooled`
         **options,           # fields of the transform that win over the model's own
     ):
-        self.clip,self.norm,self.pooled = clip,norm,pooled
-        self.options = json.dumps([clip.config, norm, pooled], sort_keys=True)
-        super().__init__(f'open_clip:{clip.name}', clip.model.visual, replace(clip.transform, **options))
+        self.clip,self.norm,self.pooled,self.normalize = clip,norm,pooled,normalize
+        self.options = json.dumps([clip.config, norm, pooled]+[False]*(pooled and not normalize), sort_keys=True)
+        super().__init__(f'{"clip_pooled" if pooled else "open_clip"}:{clip.name}', clip.model.visual, replace(clip.transform, **options))
         self.device,self.precision = clip.device,clip.precision
 
     def tokens(self, pixels):
-        return self.clip.image_features(pixels)[:,None] if self.pooled else self.clip.grid_tokens(pixels, self.norm)
+        return self.clip.image_features(pixels, self.normalize)[:,None] if self.pooled else self.clip.grid_tokens(pixels, self.norm)
 
     def to(self, device, precision=None):
         self.clip.to(device, precision)

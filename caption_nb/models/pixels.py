@@ -15,6 +15,7 @@ from fastcore.basics import patch
 from PIL import Image, ImageEnhance
 from torch import Tensor, nn
 from ..core import InputError, open_image
+from .augment import AUGMENTS, crop_box
 from .weights import hash_state
 
 # %% ../../nbs/models/06_pixels.ipynb #b430bca2
@@ -33,10 +34,12 @@ class PictureTransform:
     scale:tuple = (.6, 1.)           # views above 0: share of the area that a random crop keeps
     flip:bool = True                 # views above 0: mirror half of them; off where captions say left and right
     jitter:float = .2                # views above 0: brightness, contrast and saturation vary by this share
+    augment:str = ''                 # views above 0: '' = as the three above say; or a key of `models.augment.AUGMENTS`, which reads `flip` alone
 
     def __post_init__(self):
         if self.interpolation not in FILTERS: raise InputError(f'Unknown interpolation {self.interpolation!r}; known: {", ".join(FILTERS)}.')
         if self.resize_mode not in RESIZES: raise InputError(f'Unknown resize_mode {self.resize_mode!r}; known: {", ".join(RESIZES)}.')
+        if self.augment and self.augment not in AUGMENTS: raise InputError(f'Unknown augment {self.augment!r}; known: {", ".join(AUGMENTS)}, or nothing.')
         for name in ('mean', 'std'): # one number stands for three channels
             v = getattr(self, name)
             object.__setattr__(self, name, tuple(float(x) for x in (v if isinstance(v, (list, tuple)) else [v]*3)))
@@ -47,8 +50,9 @@ class PictureTransform:
 # %% ../../nbs/models/06_pixels.ipynb #1256e303
 @patch
 def to_dict(self:PictureTransform)->dict:
-    "Plain values; `PictureTransform(**d)` is the inverse"
-    return json.loads(json.dumps(asdict(self)))
+    "Plain values; `PictureTransform(**d)` is the inverse. `augment` is named only where it is not empty, so that older hashes stay"
+    d = json.loads(json.dumps(asdict(self)))
+    return d if self.augment else {k:v for k,v in d.items() if k!='augment'}
 
 @patch(as_prop=True)
 def digest(self:PictureTransform)->str:
@@ -81,19 +85,10 @@ def _rng(im:Image.Image, view:int, seed:int)->np.random.Generator:
     thumb = im.resize((32, 32), Image.Resampling.NEAREST).tobytes()+repr(im.size).encode()
     return np.random.default_rng([seed, view, int.from_bytes(hashlib.sha256(thumb).digest()[:8], 'little')])
 
-def _crop_box(im:Image.Image, scale:tuple, rng)->tuple:
-    "A random box (left, top, right, bottom) with that share of the area and an aspect ratio of 3:4 to 4:3"
-    for _ in range(10):
-        area,ratio = im.width*im.height*rng.uniform(*scale),np.exp(rng.uniform(np.log(3/4), np.log(4/3)))
-        w,h = round((area*ratio)**.5),round((area/ratio)**.5)
-        if 0<w<=im.width and 0<h<=im.height: break
-    else: w,h = im.size
-    left,top = rng.integers(im.width-w+1),rng.integers(im.height-h+1)
-    return int(left), int(top), int(left)+w, int(top)+h
-
 def _augment(im:Image.Image, t:PictureTransform, rng)->Image.Image:
-    "Random crop, mirror and colour of one view"
-    im = im.resize((t.size[1], t.size[0]), FILTERS[t.interpolation], box=_crop_box(im, t.scale, rng))
+    "Random crop, mirror and colour of one view, or what `augment` names"
+    if t.augment: return AUGMENTS[t.augment](im, t.size, rng, FILTERS[t.interpolation], t.flip)
+    im = im.resize((t.size[1], t.size[0]), FILTERS[t.interpolation], box=crop_box(im.size, t.scale, rng))
     if rng.random()<.5 and t.flip: im = im.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     for change in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
         im = change(im).enhance(1+t.jitter*rng.uniform(-1, 1))

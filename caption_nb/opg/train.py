@@ -26,6 +26,7 @@ from ..metrics.bootstrap import interval, measured_mean, resampled
 from ..metrics.ngram import cider
 from ..metrics.ptb import tokenize
 from ..metrics.scorecard import score
+from ..models.features import ReadyFeatures
 from ..models.lm import END, PrefixLM, encode_captions, load_lm, pre_caption, small_gpt2, train_tokenizer
 from ..models.vision import load_vision
 from .loss import check_loss, loss_config, prefix_xe
@@ -45,6 +46,7 @@ class XEConfig:
     encoder:str = 'open_clip:toy/clip' # frozen image encoder: see `models.vision.load_vision`
     views:int = 1                   # cached views of each training picture: the plain one and augmented ones
     flip:bool = True                # augmented views may be mirrored; not where captions say left and right
+    augment:str = ''                # how augmented views are drawn: '' crop, mirror, colour; 'opg' as published, see `models.augment`
     n_train:int = 0                 # training pictures used; 0 takes all
     n_val:int = 500                 # validation pictures used for choosing weights; 0 takes all
     n_test:int = 0                  # pictures per part that is scored; 0 takes all
@@ -122,7 +124,7 @@ def load_data(
 )->Table:
     "The table of the run, with a training split that is not empty"
     table = toy_world(n_train=cfg.n_toy) if cfg.data=='toy' else read_captions(find_path(cfg.data), images=find_path(cfg.images) if cfg.images else None, strict=cfg.strict)
-    rows = table.rows[table.rows.path.notna() & table.rows.captions.map(len).gt(0)]
+    rows = table.rows[(table.rows.path.notna() | cfg.encoder.startswith('features:')) & table.rows.captions.map(len).gt(0)]
     rows = rows.assign(split=rows.split.replace('restval', 'train'))
     train = rows[rows.split=='train']
     if not len(train): raise InputError(f'{cfg.data}: no picture with captions in a `train` split; the splits are {sorted(set(table.rows.split))}.')
@@ -160,17 +162,22 @@ def one_thread():
     try: yield
     finally: torch.set_num_threads(n)
 
+# %% ../../nbs/opg/02_train.ipynb #e5b983c4
 def features_of(
     table:Table,    # pictures
-    encoder,        # images -> (b, r, d)
+    encoder,        # images -> (b, r, d), or features that are ready
     views:int=1,    # cached views per picture
     strict:bool=False, # stop at the first picture that cannot be read
 )->Features:
     "Cached image tokens; pictures that cannot be read are left out"
-    with one_thread(): store = cache_features(encoder, table, views=views, strict=strict)
-    keep = [i for i,k in enumerate(table.rows.image_id) if k not in store.missing]
+    if isinstance(encoder, ReadyFeatures): store,lost = encoder.part_of(table.rows.image_id, views)
+    else:
+        with one_thread(): store = cache_features(encoder, table, views=views, strict=strict)
+        lost = dict(store.missing)
+    if strict and lost: raise InputError(f'{len(lost)} pictures have no features, such as {next(iter(lost))!r}: {next(iter(lost.values()))} Without strict they are left out.')
+    keep = [i for i,k in enumerate(table.rows.image_id) if k not in lost]
     part = Table(table.rows.iloc[keep].reset_index(drop=True), table.report, table.root)
-    return Features(part, store, store.index(list(part.rows.image_id)), dict(store.missing))
+    return Features(part, store, store.index(list(part.rows.image_id)), lost)
 
 # %% ../../nbs/opg/02_train.ipynb #da1a83b8
 def parts_of(
@@ -292,7 +299,7 @@ def score_part(
 def _file(row, table:Table)->str:
     "The picture's path below the table's root, never an absolute one"
     try: return Path(row.path).relative_to(table.root).as_posix()
-    except (ValueError, TypeError): return Path(row.path).name
+    except (ValueError, TypeError): return Path(row.path).name if isinstance(row.path, (str, Path)) else row.image_id
 
 def _facts(text:str, row)->dict:
     "For a drawn scene: the statements of the caption that are wrong, and the objects it leaves out"
@@ -322,7 +329,7 @@ def make_captioner(
     pc = PrefixConfig(**{k:getattr(cfg, k) for k in same if k!='encoder'}, encoder=encoder.name, d=encoder.dim, r=encoder.n_tokens)
     lm = make_lm(cfg, texts, prefix_length(pc), state, quiet)
     torch.manual_seed(cfg.seed)
-    return PrefixCaptioner(pc, lm, encoder)
+    return PrefixCaptioner(pc, lm, None if isinstance(encoder, ReadyFeatures) else encoder)
 
 def train_xe(
     cfg:XEConfig,         # every choice
@@ -338,7 +345,7 @@ def train_xe(
     set_seed(cfg.seed)
     table = load_data(cfg) if table is None else table
     say_problems(table)
-    encoder = load_vision(str(find_path(cfg.encoder)), device=pick_device(cfg.device), **({} if cfg.flip else dict(flip=False)))
+    encoder = load_vision(str(find_path(cfg.encoder)), device=pick_device(cfg.device), **({} if cfg.flip else dict(flip=False)), **(dict(augment=cfg.augment) if cfg.augment else {}))
     train = features_of(table.split('train'), encoder, cfg.views, cfg.strict)
     parts = {k:features_of(t, encoder, strict=cfg.strict) for k,t in parts_of(table, cfg.n_test).items()}
     lost = {k:v for p in (train, *parts.values()) for k,v in p.lost.items()}
@@ -363,7 +370,7 @@ def fit_xe(model:PrefixCaptioner, train:Features, texts:list, val:Features|None,
     check = Validation(val, cfg.n_val) if val is not None and len(val) else None
     objective = prefix_xe(loss_config(cfg), lambda: loop.step/max(1, loop.steps-1)) # a soft mask cools with the loop's step
     loop = Loop(model, data, objective, loop_config(cfg), state=run/'state', run=run, evaluate=check, select=cfg.select or None,
-                identity=identity(cfg, data=train.table.fingerprint(), encoder=getattr(model.encoder, 'fingerprint', '')))
+                identity=identity(cfg, data=train.table.fingerprint(), encoder=getattr(model.encoder, 'fingerprint', train.store.key)))
     loop.resume() # refuses a state of other settings before anything of the old run is touched
     run.start(to_dict(cfg), system='opg', stage='xe')
     loop.fit(quiet)
@@ -417,11 +424,12 @@ def add_consensus(
     run.start(to_dict(cfg), system='opg', stage='consensus')
     model = load_prefix_captioner(base/'model', pick_device(cfg.device))
     table = load_data(xe_cfg) if table is None else table
-    train = features_of(table.split('train'), model.encoder, xe_cfg.views)
+    encoder = model.encoder or load_vision(str(find_path(xe_cfg.encoder))) # a captioner of ready features has none of its own
+    train = features_of(table.split('train'), encoder, xe_cfg.views)
     vectors = train(np.arange(len(train)), 0)[:, 0]
     model.neighbours = Neighbours(vectors, training_texts(train.table), cfg.neighbours, cfg.sharpness)
     model.cfg = dataclasses.replace(model.cfg, beam_size=cfg.beam_size, length_penalty=cfg.length_penalty)
     model.save_pretrained(run/'model')
     keep = 'world seed parameters supervision trained_on n_train encoder encoder_fingerprint data_fingerprint'.split()
     facts = {k:before[k] for k in keep if k in before}|dict(system='opg', stage='consensus', preset=before['preset']+' + consensus', config_hash=config_hash(cfg), device=device_name(pick_device(cfg.device)))
-    return finish_xe(model, {k:features_of(t, model.encoder) for k,t in parts_of(table, xe_cfg.n_test).items()}, run, facts, xe_cfg.share_references, quiet)
+    return finish_xe(model, {k:features_of(t, encoder) for k,t in parts_of(table, xe_cfg.n_test).items()}, run, facts, xe_cfg.share_references, quiet)
