@@ -1,6 +1,4 @@
 "Each of the four commands in OPG's README starts the stage it means, with the switches it names, at tiny size"
-import json, sys
-from pathlib import Path
 import pytest
 from caption_nb.app import cli
 from caption_nb.app.opgcommands import COMMANDS, read_opg_command
@@ -82,3 +80,12 @@ def test_evaluation_alone(place):
     scores = {k:v for k,v in first.items() if k.endswith('.CIDEr')}
     assert scores and scores=={k:v for k,v in result.items() if k.endswith('.CIDEr')}
     assert read_json(place/'plain'/'captions.json')==read_json(place/'plain-eval'/'captions.json')
+
+def test_evaluation_on_other_data(place):
+    "Data without a training split, as nocaps is"
+    rows = toy_world(n_train=16).rows
+    some = Table(rows[rows.split=='test'].head(3).assign(split='val')[['image_id', 'path', 'split', 'captions']].reset_index(drop=True))
+    some.save(place/'other.csv')
+    _,result = start(place, ['--eval', f'--checkpoint={place/"plain"}'], 'other-eval', '--device', 'cpu', '--data', str(place/'other.csv'))
+    assert (result['val.n'], result['world'])==(3, 'other.csv')
+    assert [c['image_id'] for c in read_json(place/'other-eval'/'captions.json')]==list(some.rows.image_id)
