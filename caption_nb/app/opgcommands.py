@@ -135,7 +135,7 @@ def _xe_values(f:dict, yaml:dict)->dict:
 def _scst_values(f:dict, yaml:dict)->dict:
     "Fields of `SCSTConfig`"
     return dict(run=f['checkpoint'], samples=int(yaml.get('sc_train_sample_n', 5)), baseline=str(yaml.get('sc_baseline_type', 'greedy')), max_len=int(yaml.get('max_length', 20)),
-                lr=float(yaml.get('optimizer.lr', 5e-6)), epochs=f['epoch_scst'], batch_size=f['batch_size'] if f['batch_size']>0 else int(yaml.get('batch_size_train', 7)),
+                lr=float(yaml.get('optimizer.lr', 5e-6)), scale_lr=False, epochs=f['epoch_scst'], batch_size=f['batch_size'] if f['batch_size']>0 else int(yaml.get('batch_size_train', 7)),
                 warmup=yaml.get('schedular.num_warmup_steps', .1), seed=f['seed'])
 
 READ_KEYS = {'opg.xe': set('train_file val_file test_file image_root learning_rate weight_decay'.split()), 'opg.eval': set('train_file val_file test_file image_root ann_root test_gt_file'.split()),
@@ -199,7 +199,7 @@ COMMANDS = [
             'Nothing reads that file of ClipCap. What is read are coco_karpathy_train.json, coco_karpathy_val.json, coco_karpathy_test.json and files of references that the README does not name. Here the three, or dataset_coco.json, in a folder COCO are enough.'),
     Command('mlp+gpt2 tuning', f'python train_scst.py --scst=False --device=cuda:0 --mapping_type=mlp {_FLAGS}',
             f'{_XE} --mapper mlp --tune-lm --mask reference --aux-loss 0.1 {_SAME} --threshold 0.1 --device cuda:0',
-            'The original takes the word False for True, starts the CIDEr stage with an empty checkpoint and fails. Its mask is a fixed random choice of places that never learns; soft and ste do.'),
+            'The original takes the word False for True, starts the CIDEr stage with an empty checkpoint and fails. Its mask is a fixed random choice of places that never learns; soft and ste do. A batch of 30 is captions there and pictures with all their captions here; `--captions 1` with five times the epochs has its rhythm.'),
     Command('trans+gpt2 frozen', f'python train_scst.py --scst=False --device=cuda:0 --mapping_type=transformer --only_prefix {_FLAGS}',
             f'{_XE} --mapper transformer --no-tune-lm --mask reference --aux-loss 0.1 {_SAME} --mapper-layers 6 --threshold 0.1 --device cuda:0',
             'As above. Frozen weights need no gradients here, and stay frozen in the CIDEr stage, where the original trains them.'),
@@ -207,7 +207,7 @@ COMMANDS = [
             f'{_XE} --mapper transformer --tune-lm --mask reference --aux-loss 0.1 {_SAME} --mapper-layers 6 --threshold 0.1 --device cuda:0',
             'The README repeats the command above: with --only_prefix nothing of GPT-2 is tuned. `capnb opg` follows the flag and says so; ours is what the heading means.'),
     Command('CIDEr optimization stage', 'python train_scst.py --scst=True --checkpoint=$checkpoint_path$ --mapping_type=mlp',
-            'capnb train opg.scst --run RUN --samples 5 --baseline greedy --max-len 20 --lr 5e-06 --epochs 5 --batch-size 7 --warmup 0.1 --seed 42',
+            'capnb train opg.scst --run RUN --samples 5 --baseline greedy --max-len 20 --lr 5e-06 --no-scale-lr --epochs 5 --batch-size 7 --warmup 0.1 --seed 42',
             'The original loads nothing from the checkpoint, without an error, and leaves the mask out. Its learning rate is 0 after 70 % of the first of five epochs. Mapper, mask and frozen weights are those of the run here.')]
 
 def commands_table(
