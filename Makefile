@@ -36,7 +36,7 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(PY) -m pyflakes caption_nb
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -n $${TEST_JOBS:-2} --dist loadfile
 
 photos: $(STAMP)
 	@test -n "$(DATA)" || { echo "say where the photographs are: make photos DATA=path/to/flickr8k [BACKBONE=path/to/model.safetensors] [EXTRA=captions.json]"; exit 2; }

@@ -1,5 +1,4 @@
 "Encoders of every kind train a captioner, and ready features train the same one as the encoder that made them"
-from pathlib import Path
 import numpy as np
 import pytest
 from fastcore.test import expect_fail

@@ -57,6 +57,7 @@ def _opg_eval():
 
 STAGES = {'opg.xe': _opg_xe, 'opg.consensus': _opg_consensus, 'opg.scst': _opg_scst, 'opg.eval': _opg_eval} # name -> function that gives (config class, train function)
 
+# %% ../../nbs/app/01_cli.ipynb #771855de
 def train(argv:list[str]):
     "`capnb train SYSTEM.STAGE --out RUN --option value ...`"
     stage = argv[0] if argv and not argv[0].startswith('-') else ''

@@ -7,7 +7,7 @@ __all__ = ['FLAGS', 'ALIASES', 'EVERYWHERE', 'READ_IN', 'DECIDED', 'UNREAD_KEYS'
            'opg_flags', 'read_opg_yaml', 'read_opg_command', 'Command', 'commands_table', 'our_command', 'EvalConfig',
            'first_config', 'evaluate_run']
 
-# %% ../../nbs/app/02_opgcommands.ipynb #1a083754
+# %% ../../nbs/app/02_opgcommands.ipynb #f62598f6
 import re, shlex
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from ..core import FALSE, TRUE, InputError, UsageError, find_path, read_json
 from ..runs import read_grid
 
-# %% ../../nbs/app/02_opgcommands.ipynb #2310aa7c
+# %% ../../nbs/app/02_opgcommands.ipynb #49fb4517
 class Flag(NamedTuple):
     "One flag of the original"
     type:type        # bool, int, float, str
@@ -43,7 +43,7 @@ READ_IN = { # stage -> flags that it reads
     'opg.eval': EVERYWHERE|set('beam_size config_xs config_scst'.split())-{'seed'}}
 DECIDED = set('mapping_type num_layers only_prefix use_sparce_mask threshold'.split()) # by the run that a later stage starts from
 
-# %% ../../nbs/app/02_opgcommands.ipynb #601ffc23
+# %% ../../nbs/app/02_opgcommands.ipynb #0a9267c4
 def _words(command)->tuple[str, list[str]]:
     "What stands before the call of a program, and the words behind the program's name"
     if not isinstance(command, str): words,before = list(command),''
@@ -65,7 +65,7 @@ def _as(flag:str, text:str):
     try: return kind(text)
     except ValueError: raise UsageError(f'--{flag}={text}: {"a whole number" if kind is int else "a number"} is wanted.') from None
 
-# %% ../../nbs/app/02_opgcommands.ipynb #7cdea0d8
+# %% ../../nbs/app/02_opgcommands.ipynb #a8baf157
 def _flag(word:str)->str:
     "The flag that a word names, in the original's spelling"
     name = word[2:].replace('-', '_') if word.startswith('--') else ''
@@ -90,11 +90,11 @@ def opg_flags(
         given[name] = _as(name, value)
     return given
 
-# %% ../../nbs/app/02_opgcommands.ipynb #ef471680
+# %% ../../nbs/app/02_opgcommands.ipynb #d7388e0d
 _NOBODY,_ANYWAY = 'the original does not read it either','captions do not depend on the batch'
 UNREAD_KEYS = dict( # key -> why it has no effect here
     image_res='the encoder knows the size of its pictures', max_words='captions are cut by tokens, max_len', max_tokens='captions are cut by tokens, max_len',
-    val_gt_file='references are those of the split file', test_gt_file='references are those of the split file', ann_root='references are those of the split file',
+    val_gt_file='references are those of the split file', test_gt_file='references are those of the split file', ann_root='it is for nocaps',
     result_file=_NOBODY, warmup_steps=_NOBODY, label_smoothing=_NOBODY, min_length=_NOBODY, sc_beam_size=_NOBODY, eval_steps=_NOBODY, num_beams=_NOBODY,
     batch_size_val=_ANYWAY, batch_size_test=_ANYWAY, cider_cached_tokens='document frequencies are counted on the training captions')
 NESTED = dict( # the same inside `optimizer` and `schedular`
@@ -112,6 +112,7 @@ def _data(yaml:dict, path)->tuple[dict, list[str]]:
     "The data that a configuration file names, as our one folder of captions and one of pictures"
     from caption_nb.data.readers import caption_files
     named = [Path(str(f)) for k in ('train_file', 'val_file', 'test_file') if yaml.get(k) for f in (yaml[k] if isinstance(yaml[k], list) else [yaml[k]])]
+    if not named and yaml.get('ann_root'): named = [Path(str(yaml['ann_root']))/'nocaps_val.json', *(Path(str(yaml[k])) for k in ('test_gt_file',) if yaml.get(k))]
     images = dict(images=str(yaml['image_root'])) if yaml.get('image_root') else {}
     folders = {f.parent for f in named}
     if not named: return images, []
@@ -120,7 +121,7 @@ def _data(yaml:dict, path)->tuple[dict, list[str]]:
     if alone: return images|dict(data=str(folder)), []
     return images, [f'{path} names {", ".join(map(str, named))}. Put exactly these into one folder, and name it with --data.']
 
-# %% ../../nbs/app/02_opgcommands.ipynb #92660ac9
+# %% ../../nbs/app/02_opgcommands.ipynb #80e48d7a
 def _xe_values(f:dict, yaml:dict)->dict:
     "Fields of `XEConfig`"
     if f['mapping_type'] not in ('mlp', 'transformer'): raise UsageError(f'--mapping_type={f["mapping_type"]}: it is mlp or transformer; the original speaks of conv too, and has none.')
@@ -134,13 +135,13 @@ def _xe_values(f:dict, yaml:dict)->dict:
 def _scst_values(f:dict, yaml:dict)->dict:
     "Fields of `SCSTConfig`"
     return dict(run=f['checkpoint'], samples=int(yaml.get('sc_train_sample_n', 5)), baseline=str(yaml.get('sc_baseline_type', 'greedy')), max_len=int(yaml.get('max_length', 20)),
-                lr=float(yaml.get('optimizer.lr', 5e-6)), epochs=f['epoch_scst'], batch_size=f['batch_size'] if f['batch_size']>0 else int(yaml.get('batch_size_train', 7)),
+                lr=float(yaml.get('optimizer.lr', 5e-6)), scale_lr=False, epochs=f['epoch_scst'], batch_size=f['batch_size'] if f['batch_size']>0 else int(yaml.get('batch_size_train', 7)),
                 warmup=yaml.get('schedular.num_warmup_steps', .1), seed=f['seed'])
 
-READ_KEYS = {'opg.xe': set('train_file val_file test_file image_root learning_rate weight_decay'.split()), 'opg.eval': set('train_file val_file test_file image_root'.split()),
+READ_KEYS = {'opg.xe': set('train_file val_file test_file image_root learning_rate weight_decay'.split()), 'opg.eval': set('train_file val_file test_file image_root ann_root test_gt_file'.split()),
              'opg.scst': set('sc_train_sample_n sc_baseline_type max_length batch_size_train optimizer.lr schedular.num_warmup_steps'.split())}
 
-# %% ../../nbs/app/02_opgcommands.ipynb #c30aeab8
+# %% ../../nbs/app/02_opgcommands.ipynb #46ffb923
 def _left_over(stage:str, given:dict, yaml:dict, path)->list[str]:
     "A line for flags and one for keys that have no effect in this stage"
     flags = [f'--{k} ({FLAGS[k].unread or ("the run it starts from decides" if k in DECIDED else "another stage reads it")})' for k in given if k not in READ_IN[stage]]
@@ -159,7 +160,7 @@ def _remarks(stage:str, command, given:dict, title:str)->list[str]:
     if stage!='opg.xe' and not given.get('checkpoint', '').strip('$'): out.append('No checkpoint to start from: give --checkpoint=RUN, the folder of a finished run.')
     return out
 
-# %% ../../nbs/app/02_opgcommands.ipynb #bc7ad6c1
+# %% ../../nbs/app/02_opgcommands.ipynb #a1f7128a
 def read_opg_command(
     command,       # words, or text as it stands in the README
     title:str='',  # what the README calls it; a heading before the command in the text does as well
@@ -181,7 +182,7 @@ def read_opg_command(
     if f['device']: values['device'] = f['device']
     return stage, values, warnings+_left_over(stage, given, yaml, f[name])
 
-# %% ../../nbs/app/02_opgcommands.ipynb #deeed911
+# %% ../../nbs/app/02_opgcommands.ipynb #598d8435
 class Command(NamedTuple):
     "One command of the original README"
     title:str   # what it is called there
@@ -198,7 +199,7 @@ COMMANDS = [
             'Nothing reads that file of ClipCap. What is read are coco_karpathy_train.json, coco_karpathy_val.json, coco_karpathy_test.json and files of references that the README does not name. Here the three, or dataset_coco.json, in a folder COCO are enough.'),
     Command('mlp+gpt2 tuning', f'python train_scst.py --scst=False --device=cuda:0 --mapping_type=mlp {_FLAGS}',
             f'{_XE} --mapper mlp --tune-lm --mask reference --aux-loss 0.1 {_SAME} --threshold 0.1 --device cuda:0',
-            'The original takes the word False for True, starts the CIDEr stage with an empty checkpoint and fails. Its mask is a fixed random choice of places that never learns; soft and ste do.'),
+            'The original takes the word False for True, starts the CIDEr stage with an empty checkpoint and fails. Its mask is a fixed random choice of places that never learns; soft and ste do. A batch of 30 is captions there and pictures with all their captions here; `--captions 1` with five times the epochs has its rhythm.'),
     Command('trans+gpt2 frozen', f'python train_scst.py --scst=False --device=cuda:0 --mapping_type=transformer --only_prefix {_FLAGS}',
             f'{_XE} --mapper transformer --no-tune-lm --mask reference --aux-loss 0.1 {_SAME} --mapper-layers 6 --threshold 0.1 --device cuda:0',
             'As above. Frozen weights need no gradients here, and stay frozen in the CIDEr stage, where the original trains them.'),
@@ -206,7 +207,7 @@ COMMANDS = [
             f'{_XE} --mapper transformer --tune-lm --mask reference --aux-loss 0.1 {_SAME} --mapper-layers 6 --threshold 0.1 --device cuda:0',
             'The README repeats the command above: with --only_prefix nothing of GPT-2 is tuned. `capnb opg` follows the flag and says so; ours is what the heading means.'),
     Command('CIDEr optimization stage', 'python train_scst.py --scst=True --checkpoint=$checkpoint_path$ --mapping_type=mlp',
-            'capnb train opg.scst --run RUN --samples 5 --baseline greedy --max-len 20 --lr 5e-06 --epochs 5 --batch-size 7 --warmup 0.1 --seed 42',
+            'capnb train opg.scst --run RUN --samples 5 --baseline greedy --max-len 20 --lr 5e-06 --no-scale-lr --epochs 5 --batch-size 7 --warmup 0.1 --seed 42',
             'The original loads nothing from the checkpoint, without an error, and leaves the mask out. Its learning rate is 0 after 70 % of the first of five epochs. Mapper, mask and frozen weights are those of the run here.')]
 
 def commands_table(
@@ -216,7 +217,7 @@ def commands_table(
     cells = [(r.title, f'`{r.theirs}`', f'`{r.ours}`', r.differs) for r in rows]
     return '\n'.join('| '+' | '.join(c.replace('|', '\\|') for c in row)+' |' for row in [('README', 'theirs', 'ours', 'what differs'), ('---',)*4, *cells])
 
-# %% ../../nbs/app/02_opgcommands.ipynb #cc52bf35
+# %% ../../nbs/app/02_opgcommands.ipynb #33c7b967
 def our_command(
     stage:str,    # from `read_opg_command`
     values:dict,  # from there too
@@ -227,7 +228,7 @@ def our_command(
         return f'--{"" if v else "no-"}{name}' if isinstance(v, bool) else f'--{name} {shlex.quote(str(v)) if str(v) else "RUN"}'
     return ' '.join([f'capnb train {stage}', *(option(k, v) for k,v in values.items())])
 
-# %% ../../nbs/app/02_opgcommands.ipynb #69616043
+# %% ../../nbs/app/02_opgcommands.ipynb #caafd27f
 @dataclass
 class EvalConfig:
     "Caption and score with a finished run"
@@ -249,18 +250,29 @@ def first_config(
         values = read_json(start/'config.json')
     return {k:v for k,v in values.items() if k not in ('system', 'stage')}
 
-# %% ../../nbs/app/02_opgcommands.ipynb #4da709d5
+def _to_score(cfg:EvalConfig, first):
+    "The table to be scored on: other data need no training split"
+    from caption_nb.data.readers import read_captions
+    from caption_nb.data.table import Table
+    from caption_nb.opg.train import load_data
+    if cfg.data in ('', 'toy'): return load_data(first)
+    table = read_captions(find_path(cfg.data), images=find_path(cfg.images) if cfg.images else None, strict=first.strict)
+    rows = table.rows[(table.rows.path.notna() | first.encoder.startswith('features:')) & table.rows.captions.map(len).gt(0)]
+    if not len(rows): raise InputError(f'{cfg.data}: no picture with captions to compare with.')
+    return Table(rows.reset_index(drop=True), table.report, table.root)
+
+# %% ../../nbs/app/02_opgcommands.ipynb #a5534ab4
 def evaluate_run(
     cfg:EvalConfig,    # every choice
     out,               # run folder of the evaluation
     quiet:bool=False,  # no progress bars
 )->dict:               # the result, as written to `result.json`
-    "Caption and score every part of the data but training and validation"
+    "Caption and score every part of the data but training, and but validation where there is another"
     from dataclasses import replace
-    from caption_nb.core import check_ranges, config_hash, find_path, make_config, pick_device, to_dict
+    from caption_nb.core import check_ranges, config_hash, make_config, pick_device, to_dict
     from caption_nb.models.vision import load_vision
     from caption_nb.opg.prefix import load_prefix_captioner
-    from caption_nb.opg.train import RANGES, XEConfig, features_of, finish_xe, load_data, parts_of
+    from caption_nb.opg.train import RANGES, XEConfig, features_of, finish_xe, parts_of
     from caption_nb.runs import Run, device_name
     check_ranges(cfg, RANGES)
     if not cfg.run: raise InputError('run is empty: name the folder of a finished run, --run RUN, or --checkpoint=RUN in a command of the original.')
@@ -269,7 +281,7 @@ def evaluate_run(
     first,before = make_config(XEConfig, first_config(base), str(base)),read_json(base/'result.json')
     if cfg.data: first = replace(first, data=cfg.data, images=cfg.images)
     run.start(to_dict(cfg), system='opg', stage='eval')
-    model,table = load_prefix_captioner(base/'model', pick_device(cfg.device)),load_data(first)
+    model,table = load_prefix_captioner(base/'model', pick_device(cfg.device)),_to_score(cfg, first)
     model.cfg = replace(model.cfg, beam_size=cfg.beam_size)
     encoder = model.encoder or load_vision(first.encoder)
     keep = 'seed parameters supervision trained_on n_train encoder encoder_fingerprint'.split()

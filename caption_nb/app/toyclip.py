@@ -46,12 +46,11 @@ class ToyClipConfig:
     fact_steps:int = 900     # first stage: steps on scene facts
     fact_batch:int = 96      # scenes per step
     fact_lr:float = 2e-3     # highest learning rate
-    fact_precision:str = 'auto' # fp32, bf16, auto
     steps:int = 1500         # second stage: steps on pictures and captions
     scenes:int = 12000       # scenes they draw from
     batch_size:int = 64      # scenes per step, their twins not counted
     lr:float = 1e-3          # highest learning rate
-    precision:str = 'auto'   # fp32, bf16, auto
+    precision:str = 'fp32'   # of both stages: fp32, bf16, auto; the same everywhere, so that the weights are
     twins:bool = True        # put each relation's mirror image into the batch
     init:float = .1          # standard deviation of word and position embeddings at the start; open_clip's own are .02 and .01
     hard:float = 1.          # weight of telling a picture's own caption from its twin's, beside all others
@@ -200,7 +199,7 @@ def fit_facts(
     stage = FactStage(clip, cfg).to(memory_format=torch.channels_last)
     side = cfg.image_size//(32 if cfg.tower=='resnet' else cfg.patch)
     data = FactData(clip.transform, side, cfg.fact_steps*cfg.fact_batch, cfg.seed)
-    teach(stage, data, name_facts, Path(work)/'facts', cfg, quiet, steps=cfg.fact_steps, batch_size=cfg.fact_batch, lr=cfg.fact_lr, precision=cfg.fact_precision, seed=cfg.seed, save_every=100)
+    teach(stage, data, name_facts, Path(work)/'facts', cfg, quiet, steps=cfg.fact_steps, batch_size=cfg.fact_batch, lr=cfg.fact_lr, precision=cfg.precision, seed=cfg.seed, save_every=100)
     return stage, data
 
 @torch.no_grad()

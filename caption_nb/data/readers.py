@@ -77,7 +77,7 @@ def _is_saved_table(path):
 
 # %% ../../nbs/data/01_readers.ipynb #bb06893e
 CAPTION_FILES = ['captions.json', 'captions.jsonl', 'captions.parquet', 'captions.csv', 'captions.tsv', 'captions.txt', 'dataset*.json',
-                 'coco_karpathy_train*.json coco_karpathy_val.json coco_karpathy_test.json', 'captions_*.json', '*_captions.json', '*.token.txt']
+                 'coco_karpathy_train*.json coco_karpathy_val.json coco_karpathy_test.json', 'nocaps_val.json nocaps_val_gt.json', 'captions_*.json', '*_captions.json', '*.token.txt']
 
 def caption_files(folder)->list:
     "The caption files of a data set folder; the folder itself if it is a folder of pictures or of SaCap"
@@ -143,8 +143,16 @@ def _key(e, found, ids):
     try: return 'id',picture_id(as_id(e.image_id, ''))
     except InputError: return found.add('bad id', e.where, e.image_id)
 
-def _join(item, e, captions, found):
-    "Add another entry of a picture that is known already"
+def _complete(item, e, captions, home)->bool:
+    "Whether an entry of another file brings what the first one left out: captions to a picture, or a picture to captions"
+    files = {os.path.basename(f.replace('\\', '/')) for f in (item['file'], e.file) if f}
+    if bool(item['captions'])==bool(captions) or len(files)>1: return False
+    item.update(captions=item['captions'] or captions, file=item['file'] or e.file, home=item['home'] if item['file'] else home, split=item['split'] or e.split, extra=e.extra|item['extra'])
+    return True
+
+def _join(item, e, captions, found, other):
+    "Add another entry of a picture that is known already; `other` is the folder of its file, if that is another file"
+    if other is not None and _complete(item, e, captions, other): return
     if not (item['part'] and e.part): found.add('duplicate id', e.where, e.image_id if e.image_id is not None else e.file)
     elif e.file!=item['file']: found.add('one id, two files', e.where, e.file)
     else:
@@ -158,7 +166,7 @@ def _same(a, b): # equal, where a comparison gives one answer
 # %% ../../nbs/data/01_readers.ipynb #7e9b3f4f
 def _gather(entries, found, ids, pictures, home, split):
     "Add entries to `pictures`, {key: item}; returns whether they state splits"
-    stated,types = False,set()
+    stated,types,before = False,set(),set(pictures)
     for e in entries:
         e = _checked(e, found)
         key = e and _key(e, found, ids)
@@ -166,7 +174,7 @@ def _gather(entries, found, ids, pictures, home, split):
         if key[0]=='id': types.add(isinstance(e.image_id, str))
         stated = stated or bool(e.split)
         captions = [c for c in (clean_caption(t, e.where if len(e.captions)==1 else f'{e.where}, caption {j}', found) for j,t in enumerate(e.captions)) if c]
-        if key in pictures: _join(pictures[key], e, captions, found)
+        if key in pictures: _join(pictures[key], e, captions, found, home if key in before else None)
         else: pictures[key] = dict(key=key, where=e.where, file=e.file, home=home, split=e.split or split, captions=captions, part=e.part, extra=e.extra)
     if len(types)>1: found.add('ids of mixed type', str(home))
     return stated

@@ -61,7 +61,7 @@ class GridPool(nn.Module):
         w = (self.query(x[:,1:])/8+self.place).softmax(1)                # (b, r, queries)
         return torch.cat([x[:,:1], w.transpose(1, 2)@x[:,1:]], 1).flatten(1)
 
-# %% ../../nbs/models/00c_towers.ipynb #55d685ef
+# %% ../../nbs/models/00c_towers.ipynb #2b5f2a0f
 class ConvStem(nn.Module):
     "Convolutions instead of a patch matrix: (b, 3, h, w) -> (b, r, d)"
     def __init__(self,
@@ -83,6 +83,7 @@ class ConvStem(nn.Module):
 
     def forward(self, x:Tensor)->Tensor: return self.body(x).flatten(2).transpose(1, 2)
 
+# %% ../../nbs/models/00c_towers.ipynb #1258578a
 class ConvViT(VisionTransformer):
     "A vision transformer behind a `ConvStem`, whose upper blocks are told the places once more"
     def __init__(self,

@@ -172,7 +172,7 @@ def published_xe(
     "The first stage with the settings of the public code: one caption of a picture per step, so five times its ten passes"
     if variant not in VARIANTS: raise InputError(f'variant {variant!r}: known are {", ".join(VARIANTS)}')
     base = dict(data='coco_karpathy', encoder='xvlm:xvlm_4m', lm='gpt2', stop='.', mapper_layers=6, feature_norm=False, mask='reference', threshold=.1, aux_loss=.1,
-                captions=1, epochs=50, batch_size=30, lr=2e-5, warmup=.01, schedule='linear', weight_decay=.01, beta2=.999, clip=0., ema=0., beam_size=1, max_len=30, precision='fp32', seed=42)
+                captions=1, epochs=50, batch_size=30, lr=2e-5, augment='opg_published', warmup=.01, schedule='linear', weight_decay=.01, beta2=.999, clip=0., ema=0., beam_size=1, max_len=30, precision='fp32', seed=42)
     return XEConfig(**base|VARIANTS[variant]|changes)
 
 def default_xe(
@@ -180,7 +180,7 @@ def default_xe(
     **changes,          # fields of `XEConfig` that win
 )->XEConfig:
     "The first stage repaired: a mask that learns, the caption's own words, all captions of a picture behind one prefix, the rate raised with the root of their number"
-    repaired = dict(mask='soft', aux_pool='masked', aux_pos='image', captions=0, epochs=10, lr=4.5e-5, clip=1., beam_size=3, precision='auto', seed=0)
+    repaired = dict(augment='opg', mask='soft', aux_pool='masked', aux_pos='image', captions=0, epochs=10, lr=4.5e-5, clip=1., beam_size=3, precision='auto', seed=0)
     return published_xe(variant, **repaired|changes)
 
 # %% ../../nbs/opg/00b_published.ipynb #419f0d31
@@ -213,7 +213,7 @@ DECISIONS += [Decision(*d) for d in (
     (14, 'beam search reads everything anew for each token, one picture at a time', 'batched, with a cache; same captions'),
     (15, 'two passes of the encoder per self-critical step', 'one, or cached features'),
     (16, 'the vocabulary head sees prefix and padding', 'real tokens only; same numbers'),
-    (17, 'sharpening wraps bright pixels around to black', 'clipped'),
+    (17, 'augmentation wraps around: sharpening turns bright pixels black, stretching the contrast turns channels without a black pixel white', 'clipped', 'xe.augment'),
     (18, 'numbers that augmentation draws are not seeded', 'all follow from the seed'),
     (19, 'a dozen imports that are never used must be installed', 'none'),
     (20, 'an evaluation script, a data set and a mapper that cannot run', 'left out'),

@@ -46,7 +46,7 @@ class XEConfig:
     encoder:str = 'open_clip:toy/clip' # frozen image encoder: see `models.vision.load_vision`
     views:int = 1                   # cached views of each training picture: the plain one and augmented ones
     flip:bool = True                # augmented views may be mirrored; not where captions say left and right
-    augment:str = ''                # how augmented views are drawn: '' crop, mirror, colour; 'opg' as published, see `models.augment`
+    augment:str = ''                # how augmented views are drawn: '' crop, mirror, colour; opg, opg_published (with its slips): see `models.augment`
     n_train:int = 0                 # training pictures used; 0 takes all
     n_val:int = 500                 # validation pictures used for choosing weights; 0 takes all
     n_test:int = 0                  # pictures per part that is scored; 0 takes all
@@ -110,7 +110,7 @@ class XEConfig:
     precision:str = 'auto'          # auto, fp32, bf16
     device:str = 'auto'             # auto, cpu, cuda
     seed:int = 0                    # of everything that is drawn
-    LATER = 'stop k normalize mask threshold mask_budget mask_share aux_loss aux_pool aux_pos aux_temperature aux_symmetric'.split() # fields that older runs lack
+    LATER = 'augment stop k normalize mask threshold mask_budget mask_share aux_loss aux_pool aux_pos aux_temperature aux_symmetric'.split() # fields that older runs lack
 
 # %% ../../nbs/opg/02_train.ipynb #744c550e
 RANGES = LOOP_RANGES|dict(views=(1, MANY), n_train=(0, MANY), n_val=(0, MANY), n_test=(0, MANY), n_toy=(1, MANY), lm_layers=(1, MANY), lm_width=(1, MANY), lm_heads=(1, MANY),
