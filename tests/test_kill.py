@@ -3,12 +3,14 @@ import os, random, subprocess, sys, time
 from pathlib import Path
 import pytest
 from caption_nb.core import read_json
+from caption_nb.runs import read_log
 
 OPTIONS = ('--encoder pixels:32 --n-train 40 --n-val 8 --n-test 4 --epochs 6 --batch-size 8 --lm-layers 1 --lm-width 32 --lm-heads 2 --lm-epochs 1 '
            '--beam-size 2 --max-len 16 --save-every 3 --log-every 1 --precision fp32').split()
 
 ZOO = ('--data toy --n-toy 24 --backbone random:test_efficientnet --views 2 --cells 2 --queries 2 --dim 32 --text-width 64 --expert-dim 32 --expert-width 64 --vocab-size 400 --epochs 3 '
        '--batch-size 8 --lm-layers 1 --lm-width 32 --lm-heads 2 --lm-vocab 400 --lm-steps 8 --save-every 2 --log-every 1').split()
+SCST = '--steps 12 --batch-size 8 --samples 3 --lr 1e-3 --eval-every 4 --save-every 3 --log-every 1 --precision fp32'.split()
 TRAIN,PREPARE = ('train', 'opg.xe', *OPTIONS),('prepare', 'zoo', *ZOO)
 
 def start(out, cache, words):
@@ -53,15 +55,26 @@ def calm(tmp_path_factory):
     assert finish_with_kills(out/'run', out/'cache', 0, 0)==0
     return out/'run'
 
+def same_runs(a, b):
+    "Weights, captions, settings and scores of two runs are the same to the byte"
+    for name in ('model/model.safetensors', 'captions.json', 'config.json'):
+        assert (a/name).read_bytes()==(b/name).read_bytes(), name
+    scores = [{k:v for k,v in read_json(r/'result.json').items() if k not in ('seconds', 'date')} for r in (a, b)]
+    assert scores[0]==scores[1]
+
 def test_kills_leave_no_trace(calm, tmp_path):
     kills = int(os.environ.get('CAPNB_KILLS', 2))
     done = finish_with_kills(tmp_path/'run', tmp_path/'cache', kills, seed=int(os.environ.get('CAPNB_KILL_SEED', 1)))
     assert done==kills # it was really killed so often
-    for name in ('model/model.safetensors', 'captions.json', 'config.json'):
-        assert (tmp_path/'run'/name).read_bytes()==(calm/name).read_bytes(), name
-    scores = [{k:v for k,v in read_json(r/'result.json').items() if k not in ('seconds', 'date')} for r in (calm, tmp_path/'run')]
-    assert scores[0]==scores[1]
+    same_runs(tmp_path/'run', calm)
     assert not [p for p in tmp_path.rglob('*.tmp') if 'result' in p.name]
+
+def test_reward_training_goes_on(calm, tmp_path):
+    words = 'train', 'opg.scst', '--run', str(calm), *SCST
+    for name,kills in [('calm', 0), ('storm', 2)]: assert finish_with_kills(tmp_path/name, tmp_path/'cache', kills, 3, words)==kills
+    same_runs(tmp_path/'storm', tmp_path/'calm')
+    logs = [[{k:v for k,v in x.items() if k!='seconds'} for x in read_log(tmp_path/k/'log.jsonl')] for k in ('calm', 'storm')]
+    assert logs[0]==logs[1]
 
 def test_a_killed_zoo_is_the_same_zoo(tmp_path):
     kills = int(os.environ.get('CAPNB_KILLS', 1))

@@ -99,7 +99,8 @@ def _draw_any(logp:Tensor, u:Tensor, temperature:float)->Tensor:
     p = (logp/temperature).softmax(-1)
     line = p.cumsum(-1)
     at = torch.searchsorted(line, (u[:,None]*line[:,-1:]).contiguous(), right=True)[:,0].clamp(max=p.shape[-1]-1)
-    return torch.where(p.gather(1, at[:,None])[:,0]>0, at, p.argmax(-1))
+    there = p.gather(1, at[:,None])[:,0]>0 # rounding may point behind the last token that is left
+    return at if at.device.type=='cpu' and there.all() else torch.where(there, at, p.argmax(-1))
 
 # %% ../../nbs/models/04_decode.ipynb #cee45072
 def uniform(

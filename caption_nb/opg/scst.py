@@ -6,7 +6,7 @@
 __all__ = ['RANGES', 'PER_STEP', 'SCSTConfig', 'check_scst', 'scaled_lr', 'default_scst', 'published_scst', 'paper_config',
            'load_df', 'make_reward', 'read_start', 'train_scst', 'facts_of', 'fit_scst', 'identity']
 
-# %% ../../nbs/opg/03_scst.ipynb #db97a12b
+# %% ../../nbs/opg/03_scst.ipynb #b1f17af5
 import dataclasses, hashlib, math
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from ..runs import Run, device_name, is_finished, read_log
 from ..train.loop import MANY, RANGES as LOOP_RANGES, Loop, loop_config, param_groups
 from ..train.scst import BASELINES, UNFINISHED, Health, Pictures, named_groups, scst
 
-# %% ../../nbs/opg/03_scst.ipynb #7776df8f
+# %% ../../nbs/opg/03_scst.ipynb #2ef059c4
 @dataclass
 class SCSTConfig:
     "One self-critical run, from a finished cross-entropy run to scores"
@@ -61,7 +61,7 @@ class SCSTConfig:
     device:str = 'auto'             # auto, cpu, cuda
     seed:int = 0                    # of everything that is drawn
 
-# %% ../../nbs/opg/03_scst.ipynb #11147cd4
+# %% ../../nbs/opg/03_scst.ipynb #963b0fae
 RANGES = LOOP_RANGES|dict(samples=(1, MANY), max_len=(0, MANY), temperature=(1e-3, MANY), cider_weight=(0, MANY), clip_weight=(0, MANY), views=(0, MANY)) # of the config here
 PER_STEP = 35 # samples per step of the published learning rate
 
@@ -78,7 +78,7 @@ def scaled_lr(cfg:SCSTConfig)->float:
     "The learning rate at the config's number of samples per step"
     return cfg.lr*math.sqrt(cfg.batch_size*cfg.samples/PER_STEP) if cfg.scale_lr else cfg.lr
 
-# %% ../../nbs/opg/03_scst.ipynb #84449297
+# %% ../../nbs/opg/03_scst.ipynb #c351891e
 def default_scst(run:str='')->SCSTConfig:
     "Our choices"
     return SCSTConfig(run=run)
@@ -94,7 +94,7 @@ def paper_config()->list[tuple]:
             ('weight decay', .01, 'public code, by names'), ('batch size', 7, 'public code, pictures'), ('epochs', 5, 'public code; the rate is 0 after 0.7 of the first'),
             ('warm-up', .1, 'public code, share of 56,642 steps'), ('schedule', 'linear', 'public code'), ('the paper\'s own table', '-', 'not at hand; nothing is quoted from it')]
 
-# %% ../../nbs/opg/03_scst.ipynb #d427b1cb
+# %% ../../nbs/opg/03_scst.ipynb #f0298228
 def load_df(
     path:str,         # a pickle of the self-critical family, an .npz of ours, or ''
     texts:list,       # training captions per picture
@@ -120,7 +120,7 @@ def make_reward(
         parts[cfg.clip_metric] = cfg.clip_weight,ClipS(scorer, v)
     return Mixture(parts)
 
-# %% ../../nbs/opg/03_scst.ipynb #895d07f4
+# %% ../../nbs/opg/03_scst.ipynb #5da2e502
 def read_start(
     cfg:SCSTConfig,
     out,            # run folder of this stage
@@ -160,7 +160,7 @@ def train_scst(
     alone.wait_for_everyone()
     return read_json(run/'result.json')
 
-# %% ../../nbs/opg/03_scst.ipynb #d1c24c49
+# %% ../../nbs/opg/03_scst.ipynb #d32503a2
 def facts_of(cfg:SCSTConfig, before:dict, model:PrefixCaptioner, n:int, table:Table, device:str)->dict:
     "What the result says beside the scores: the start's facts, and its scores under `start.`"
     keep = 'world supervision trained_on encoder encoder_fingerprint'.split()

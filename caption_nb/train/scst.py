@@ -7,7 +7,7 @@ __all__ = ['UNFINISHED', 'BASELINES', 'NO_DECAY', 'LOWER', 'ENDS', 'SIGNS', 'Pic
            'tally', 'spread', 'log_values', 'in_mode', 'per_sample', 'scst', 'named_groups', 'signs_of', 'Health',
            'health_line']
 
-# %% ../../nbs/train/02_scst.ipynb #8f30a467
+# %% ../../nbs/train/02_scst.ipynb #a675b557
 import sys, warnings
 from contextlib import contextmanager
 import numpy as np
@@ -15,11 +15,12 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor, nn
 from torch import distributed as dist
+from tqdm import tqdm
 from ..core import InputError
 from ..rewards.cider import advantage
 from ..rewards.mixture import as_mixture
 
-# %% ../../nbs/train/02_scst.ipynb #997aa3b1
+# %% ../../nbs/train/02_scst.ipynb #c8ab6d87
 class Pictures:
     "Features of pictures, one item each"
     def __init__(self,
@@ -40,7 +41,7 @@ class Pictures:
         x = np.asarray(self.features(idx, rng.integers(self.views, size=len(idx))), dtype=np.float32)
         return dict(features=torch.from_numpy(x), rows=torch.from_numpy(idx).long())
 
-# %% ../../nbs/train/02_scst.ipynb #53e75930
+# %% ../../nbs/train/02_scst.ipynb #c90ef3dc
 UNFINISHED = ('sampled', 'stopped')
 
 def spoken(
@@ -55,7 +56,7 @@ def spoken(
     def text(i, j, t): return t if finished[i, j] else captioner.lm.text(ids[i][j][:lengths[i][j]-1]+[stop])
     return [[text(i, j, t) for j,t in enumerate(ts)] for i,ts in enumerate(drawn.texts)], np.ones_like(finished)
 
-# %% ../../nbs/train/02_scst.ipynb #b71754f0
+# %% ../../nbs/train/02_scst.ipynb #7ee4e589
 def repeats(text:str)->bool:
     "A word said twice running, or three words that come again"
     w = text.split()
@@ -72,7 +73,7 @@ def over_processes(
     dist.all_reduce(all_sums)
     return dict(zip(sums, all_sums.tolist()))
 
-# %% ../../nbs/train/02_scst.ipynb #7048334d
+# %% ../../nbs/train/02_scst.ipynb #b41c2c83
 def tally(
     r:np.ndarray,        # (b, n) rewards
     adv:np.ndarray,      # (b, n) advantages
@@ -101,7 +102,7 @@ def log_values(
         if k in m: m[k] /= max(m['length'], 1e-9) # per token
     return out|m
 
-# %% ../../nbs/train/02_scst.ipynb #775a3e0c
+# %% ../../nbs/train/02_scst.ipynb #8d096e00
 BASELINES = ('sample', 'greedy')
 
 @contextmanager
@@ -120,7 +121,7 @@ def per_sample(
     "Minus the advantage times the mean log-probability of a caption's tokens"
     return -torch.as_tensor(advantage, dtype=torch.float32, device=logp.device)*logp.float()/lengths.clamp(min=1)
 
-# %% ../../nbs/train/02_scst.ipynb #e6844f75
+# %% ../../nbs/train/02_scst.ipynb #1934e5b3
 def scst(
     reward,                   # of `rewards.mixture`: called with (rows (b,), texts, finished (b, n)) -> (b, n)
     samples:int=5,            # captions drawn per picture
@@ -155,7 +156,7 @@ def _under(anchor, batch:dict, ids:Tensor, mask:Tensor)->np.ndarray: # (b, n)
     "Log-probabilities under another captioner, which makes a prefix of its own"
     return anchor.logp(dict(features=batch['features']), ids, mask).double().cpu().numpy()
 
-# %% ../../nbs/train/02_scst.ipynb #843da0ec
+# %% ../../nbs/train/02_scst.ipynb #d80cda8d
 NO_DECAY = ('bias', 'LayerNorm.weight', 'norm.weight', 'norm1.weight', 'norm2.weight')
 
 def named_groups(
@@ -168,7 +169,7 @@ def named_groups(
     def off(k): return any(s in k for s in NO_DECAY)
     return [dict(params=[p for k,p in ps if not off(k)], weight_decay=weight_decay), dict(params=[p for k,p in ps if off(k)], weight_decay=0.)]
 
-# %% ../../nbs/train/02_scst.ipynb #994b4ff7
+# %% ../../nbs/train/02_scst.ipynb #7d181e2f
 LOWER = 'lower lr (to a quarter, say) or lengthen warmup'
 ENDS = 'give the end word only to captions that end (eos_only_if_stopped), and check that training captions of the first stage end with the stop mark'
 SIGNS = dict( # name -> (whether it shows, from the values at the start and now; what it is; what to do)
@@ -191,7 +192,7 @@ def signs_of(start:dict, now:dict)->list[tuple]: # (name, what it is, what to do
         except KeyError: return False
     return [(name, what.format(a=start, b=now), remedy) for name,(shows,what,remedy) in SIGNS.items() if there(shows)]
 
-# %% ../../nbs/train/02_scst.ipynb #bbd84dd3
+# %% ../../nbs/train/02_scst.ipynb #74efe236
 class Health:
     "Reads the lines of a log: a sentence for each, a warning for what goes wrong"
     def __init__(self,
@@ -204,12 +205,12 @@ class Health:
     def __call__(self, line:dict):
         "Take in one line, as `train.loop.Loop` writes it"
         now = self.window(line)
-        if not self.quiet and 'reward' in line: print(health_line(line), file=sys.stderr)
+        if not self.quiet and 'reward' in line: tqdm.write(health_line(line), file=sys.stderr) # beside a progress bar
         for name,what,remedy in signs_of(self.start, now):
             if name not in self.said: warnings.warn(f'step {line["step"]}: {what}. What helps: {remedy}.', stacklevel=2)
             self.said.add(name)
 
-# %% ../../nbs/train/02_scst.ipynb #255f3e4b
+# %% ../../nbs/train/02_scst.ipynb #6462d726
 @patch
 def window(self:Health, line:dict)->dict:
     "The values to judge by: an evaluation's as they are, a training line's averaged with those before it"
