@@ -49,8 +49,8 @@ def _hub(label:str, name:str, kind, enables:str)->Wanted: return Wanted(label, n
 
 # %% ../../nbs/app/00h_inventory.ipynb #92a7e699
 WANTED = [
-    _toy('clip', 'encoder of the toy world: make demo'), _toy('expert', 'a second CLIP as reward and judge on the toy world'),
-    _toy('pac', 'PAC-S on the toy world'), _toy('weak', 'a CLIP that reads bags of words, third in mixtures'),
+    _toy('clip', 'encoder of the toy world: make demo'), _toy('expert', 'what toy/pac was tuned from, to compare the two'),
+    _toy('pac', 'a stronger CLIP of another architecture as reward and judge: PAC-S on the toy world'), _toy('weak', 'a CLIP that reads bags of words, third in mixtures'),
     _toy('lm', 'a trained GPT-2 for the toy world'), _toy('xvlm', "OPG's own encoder on the toy world"),
     _photo('clip', 'CLIP-S and retrieval on photographs without a published CLIP'), _photo('expert', 'a second judge of photographs'), _photo('lm', 'a GPT-2 that knows captions'),
     Wanted('photographs', 'flickr8k', PICTURES, 'make photos', 'see data/README.md'),
