@@ -232,7 +232,8 @@ def differences(
     "Each configuration against one of them, by paired bootstrap over pictures and seeds"
     own = {label:[cards.get((f,part)) for f in of.folder] for label,of in runs.groupby('label', sort=False)}
     if base not in own: raise InputError(f'{base!r} is not among the finished runs, so there is nothing to compare with; there are: {", ".join(own)}.')
-    return pd.DataFrame([dict(label=label)|_against(own[base], of, metric, (base, label)) for label,of in own.items() if label!=base])
+    rows = [dict(label=label)|_against(own[base], of, metric, (base, label)) for label,of in own.items() if label!=base]
+    return pd.DataFrame(rows, columns='label difference low high p better note'.split())
 
 def _against(base, other, metric, names)->dict:
     "The row of one metric of a comparison; a note where there is none"
