@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['LIBRARIES', 'ENGINE', 'versions', 'device_name', 'Run', 'read_log', 'finish', 'is_finished', 'read_parameters',
-           'check_params', 'params_hash', 'is_done', 'run_nb', 'grid', 'label', 'read_grid', 'plain_values', 'sweep']
+           'check_params', 'params_hash', 'is_done', 'run_nb', 'grid', 'label', 'read_grid', 'plain_values', 'sweep',
+           'run_each', 'is_run_of']
 
 # %% ../nbs/01_runs.ipynb #eef0831c
 import importlib.metadata, itertools, json, os, platform, re, shutil, signal, sys, threading, time
@@ -15,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from weakref import WeakSet
 from fastcore.basics import patch
-from .core import Caption, InputError, find_path, progress, read_json, write_json, write_text
+from .core import Caption, InputError, config_hash, find_path, progress, read_json, write_json, write_text
 
 # %% ../nbs/01_runs.ipynb #9775ca72
 LIBRARIES = 'caption_nb torch transformers open_clip_torch timm accelerate numpy pandas pycocoevalcap'.split()
@@ -311,3 +312,24 @@ def sweep(
                 rows[out] = dict(run=out.name, status='failed' if error else 'done', error=str(error) if error else '',
                                  **{k:p[k] for k,v in axes.items() if isinstance(v, list)})
     return [rows[out] for _,out in runs]
+
+# %% ../nbs/01_runs.ipynb #527a5841
+def run_each(
+    configs:dict,      # name -> config; the name is also that of its folder
+    fit,               # function of a config and a folder that leaves a finished run there, with `config_hash` in its result
+    root,              # folder of all
+    quiet:bool=False,  # no progress bar
+)->list[dict]:         # one row per config: run, status, error
+    "Run every configuration; finished runs of the same configuration are kept, failed ones are listed and do not stop the rest"
+    rows = []
+    for name,cfg in progress(configs.items(), 'runs', len(configs), quiet):
+        folder,error = Path(root)/name,''
+        try:
+            if not is_run_of(cfg, folder): fit(cfg, folder)
+        except Exception as e: error = f'{type(e).__name__}: {e}'
+        rows.append(dict(run=name, status='failed' if error else 'done', error=error))
+    return rows
+
+def is_run_of(cfg, folder)->bool:
+    "Whether a folder holds a finished run of this configuration"
+    return is_finished(folder) and read_json(Path(folder)/'result.json').get('config_hash')==config_hash(cfg)

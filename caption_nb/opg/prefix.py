@@ -146,6 +146,13 @@ def scale_prefix(self:PrefixCaptioner,
     last.weight.mul_(factor)
     if last.bias is not None: last.bias.mul_(factor)
 
+# %% ../../nbs/opg/00_prefix.ipynb #dd19cd47
+@patch
+def count_parameters(self:PrefixCaptioner)->dict: # part -> (weights, of these trained)
+    "How many weights each part has; parts without any are left out"
+    parts = {name:list(part.parameters()) for name,part in self.named_children()}
+    return {name:(sum(p.numel() for p in ps), sum(p.numel() for p in ps if p.requires_grad)) for name,ps in parts.items() if ps}
+
 # %% ../../nbs/opg/00_prefix.ipynb #69398bf3
 @patch
 def logp(self:PrefixCaptioner,

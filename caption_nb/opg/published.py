@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MASK', 'BUFFERS', 'OURS', 'VARIANTS', 'DECISIONS', 'PublishedFile', 'read_published', 'mapper_config', 'gpt_config',
            'to_ours', 'to_theirs', 'published_encoder', 'load_published', 'published_state', 'save_published',
-           'published_xe', 'default_xe', 'Decision']
+           'variant_fields', 'published_xe', 'default_xe', 'Decision']
 
 # %% ../../nbs/opg/00b_published.ipynb #0e437b70
 import re
@@ -165,15 +165,21 @@ def save_published(
 # %% ../../nbs/opg/00b_published.ipynb #6b69373b
 VARIANTS = dict(mlp=dict(mapper='mlp', tune_lm=True), transformer_frozen=dict(mapper='transformer', tune_lm=False), transformer=dict(mapper='transformer', tune_lm=True))
 
+def variant_fields(
+    variant:str,  # a key of `VARIANTS`
+)->dict:          # fields of `XEConfig`
+    "What sets a variant of the first stage apart"
+    if variant not in VARIANTS: raise InputError(f'variant {variant!r}: known are {", ".join(VARIANTS)}')
+    return VARIANTS[variant]
+
 def published_xe(
     variant:str='mlp',  # a key of `VARIANTS`
     **changes,          # fields of `XEConfig` that win: data, encoder, lm
 )->XEConfig:
     "The first stage with the settings of the public code: one caption of a picture per step, so five times its ten passes"
-    if variant not in VARIANTS: raise InputError(f'variant {variant!r}: known are {", ".join(VARIANTS)}')
     base = dict(data='coco_karpathy', encoder='xvlm:xvlm_4m', lm='gpt2', stop='.', mapper_layers=6, feature_norm=False, mask='reference', threshold=.1, aux_loss=.1,
                 captions=1, epochs=50, batch_size=30, lr=2e-5, augment='opg_published', warmup=.01, schedule='linear', weight_decay=.01, beta2=.999, clip=0., ema=0., beam_size=1, max_len=30, precision='fp32', seed=42)
-    return XEConfig(**base|VARIANTS[variant]|changes)
+    return XEConfig(**base|variant_fields(variant)|changes)
 
 def default_xe(
     variant:str='mlp',  # a key of `VARIANTS`

@@ -208,13 +208,17 @@ def make_lm(
     quiet:bool=False,       # no progress bar
 )->PrefixLM:
     "The language model to be put behind the prefix"
-    if cfg.lm: return load_lm(cfg.lm, cfg.stop)
+    if cfg.lm and not cfg.lm_epochs: return load_lm(cfg.lm, cfg.stop)
     extra = [c for cs in training_texts(read_captions(find_path(cfg.extra_text))) for c in cs] if cfg.extra_text else []
     words = [c for cs in texts for c in cs]+extra
+    if cfg.lm:
+        learn_language(lm := load_lm(cfg.lm, cfg.stop), words, cfg, k, state, quiet)
+        return lm.eval()
     lm = small_gpt2(train_tokenizer(words, cfg.vocab_size), cfg.lm_layers, cfg.lm_width, cfg.lm_heads, k+cfg.max_len+8, cfg.lm_dropout, seed=cfg.seed, init=cfg.lm_init)
     set_dropout(lm, 0.)
     if cfg.lm_epochs: learn_language(lm, words, cfg, k, state, quiet)
     set_dropout(lm, cfg.lm_dropout)
+    if not (cfg.tune_lm or cfg.lm_epochs): print('the language model is neither trained nor read from a folder, so it cannot speak: name an lm, or set lm_epochs.', file=sys.stderr)
     return lm
 
 def set_dropout(lm:PrefixLM, p:float):
@@ -224,11 +228,11 @@ def set_dropout(lm:PrefixLM, p:float):
 
 def learn_language(lm:PrefixLM, words:list[str], cfg:XEConfig, k:int, state, quiet:bool):
     "Pre-train the language model on text alone, 16 captions to an item"
-    ids,mask = encode_captions(lm.tokenizer, words, cfg.max_len)
+    ids,mask = encode_captions(lm.tokenizer, words, cfg.max_len, lm.stop_id)
     data = TextGroups(ids, mask, 16)
     lc = dataclasses.replace(loop_config(cfg), epochs=1, steps=max(1, int(cfg.lm_epochs*len(data)/8)), batch_size=8, accumulate=1, lr=cfg.lm_lr, ema=0.)
     mark = hashlib.sha256('\n'.join(words).encode()).hexdigest()[:16]
-    Loop(TextOnly(lm, k), data, xe(), lc, state=state, identity=dict(words=mark, first=k)).fit(quiet)
+    Loop(TextOnly(lm, k), data, xe(), lc, state=state, identity=dict(words=mark, first=k)|(dict(lm=cfg.lm) if cfg.lm else {})).fit(quiet)
 
 # %% ../../nbs/opg/02_train.ipynb #8e2cbb3e
 VALUES = ('val.CIDEr', 'val.all_right', 'val.words', 'val.cut_off', 'val.distinct') # what `Validation` says; val.all_right of drawn scenes only

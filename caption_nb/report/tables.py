@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['INSIDE', 'WORDS', 'NAMES', 'USUAL', 'PARTS', 'FACTS', 'run_folders', 'read_run', 'collect', 'parts_of', 'metrics_of',
-           'run_rows', 'scorecards', 'score_rows', 'Cell', 'latex_text', 'markdown_text', 'html_text', 'Grid',
-           'grid_html', 'grid_markdown', 'grid_latex', 'metric_grid', 'part_grid']
+           'run_rows', 'scorecards', 'score_rows', 'differences', 'Cell', 'latex_text', 'markdown_text', 'html_text',
+           'Grid', 'grid_html', 'grid_markdown', 'grid_latex', 'metric_grid', 'part_grid']
 
 # %% ../../nbs/report/00_tables.ipynb #55bcd8e6
 import html, json
@@ -63,6 +63,7 @@ def _group_key(row):
 def _difference(config, others):
     "What sets one configuration apart from others, in few words"
     keys = [k for k in config if any(o.get(k)!=config[k] for o in others)]
+    if len(keys)>3: keys = [k for k in keys if 2*sum(o.get(k)==config[k] for o in [config, *others])<=len(others)+1] # what most do is not named
     return ', '.join(f'{k} {config[k]}' if not isinstance(config[k], bool) else k if config[k] else f'no {k}' for k in keys[:3])
 
 def _labels(runs):
@@ -76,7 +77,8 @@ def _labels(runs):
             rivals = [c for g,c in zip(of.group, of.config) if g!=r.group]
             what = _difference(r.config, rivals) or (r.get('preset') or r.group[:6])
             out[r.group] = f'{name} ({what})' if rivals and (of.stage==r.stage).sum()>1 else name
-    return out
+    names = list(out.values())
+    return {g:n if names.count(n)==1 else f'{n}, {g[:6]}' for g,n in out.items()}
 
 # %% ../../nbs/report/00_tables.ipynb #870be4e1
 def collect(
@@ -218,6 +220,29 @@ def _best(rows, runs, cards):
         top = of.value.idxmax()
         out[top] = all(_beats((own[of.group[top]], own[g]), metric) for g in of.group if g!=of.group[top])
     return out
+
+# %% ../../nbs/report/00_tables.ipynb #f831e760
+def differences(
+    runs:pd.DataFrame, # from `collect`
+    cards:dict,        # from `scorecards`
+    base:str,          # label of the configuration to compare with
+    metric:str='CIDEr',
+    part:str='test',
+)->pd.DataFrame:       # a row per other configuration: label, difference to the base with its 95 % interval, p, better (its label, the base's or ''), note
+    "Each configuration against one of them, by paired bootstrap over pictures and seeds"
+    own = {label:[cards.get((f,part)) for f in of.folder] for label,of in runs.groupby('label', sort=False)}
+    if base not in own: raise InputError(f'{base!r} is not among the finished runs, so there is nothing to compare with; there are: {", ".join(own)}.')
+    rows = [dict(label=label)|_against(own[base], of, metric, (base, label)) for label,of in own.items() if label!=base]
+    return pd.DataFrame(rows, columns='label difference low high p better note'.split())
+
+def _against(base, other, metric, names)->dict:
+    "The row of one metric of a comparison; a note where there is none"
+    none = dict(difference=None, low=None, high=None, p=None, better='')
+    if any(c is None for c in (*base, *other)): return none|dict(note='captions are missing')
+    try: table = compare(base, other, names=names)
+    except InputError as e: return none|dict(note=str(e))
+    if metric not in table.index: return none|dict(note=f'no {metric}')
+    return {k:table.loc[metric, k] for k in none}|dict(note=table.get('note', pd.Series('', index=table.index))[metric])
 
 # %% ../../nbs/report/00_tables.ipynb #53497807
 @dataclass
