@@ -155,7 +155,7 @@ def train_scst(
         texts = training_texts(train.table)
         reward = make_reward(cfg, train, texts, device)
     if alone.is_main_process: say_problems(Table(table.rows), {k:v for p in (train, *parts.values()) for k,v in p.lost.items()})
-    fit_scst(model, train, reward, parts.get('val'), cfg, xe_cfg, base, run, quiet)
+    fit_scst(model, train, reward, parts.get('val'), cfg, xe_cfg, base, run, getattr(encoder, 'fingerprint', ''), quiet)
     if alone.is_main_process:
         model.save_pretrained(run/'model')
         finish_xe(model, parts, run, facts_of(cfg, before, model, len(train), table, device), xe_cfg.share_references, quiet)
@@ -171,7 +171,7 @@ def facts_of(cfg:SCSTConfig, before:dict, model:PrefixCaptioner, n:int, table:Ta
     return {k:before[k] for k in keep if k in before}|dict(system='opg', stage='scst', preset=f'{before["preset"]} + scst', config_hash=config_hash(cfg), seed=cfg.seed,
         parameters=params, n_train=n, data_fingerprint=table.fingerprint(), device=device_name(device))|scores
 
-def fit_scst(model:PrefixCaptioner, train:Features, reward, val:Features|None, cfg:SCSTConfig, xe_cfg:XEConfig, base:Path, run:Run, quiet:bool=False):
+def fit_scst(model:PrefixCaptioner, train:Features, reward, val:Features|None, cfg:SCSTConfig, xe_cfg:XEConfig, base:Path, run:Run, mark:str='', quiet:bool=False):
     "The loop on the reward, weights chosen by CIDEr on `val`, the start's among them"
     for part in filter(None, (getattr(model, k, None) for k in ('word_head', 'sparse_mask'))): part.requires_grad_(False) # sampling tells them nothing
     anchor = load_prefix_captioner(base/'model', pick_device(cfg.device), model.encoder).requires_grad_(False)
@@ -179,7 +179,7 @@ def fit_scst(model:PrefixCaptioner, train:Features, reward, val:Features|None, c
     health,check = Health(quiet),Validation(val, xe_cfg.n_val) if val is not None and len(val) else None
     loop = Loop(model, Pictures(train, len(train), min(cfg.views or xe_cfg.views, xe_cfg.views)), objective, dataclasses.replace(loop_config(cfg), lr=scaled_lr(cfg)), state=run/'state',
                 run=run, evaluate=check, select=cfg.select or None, watch=health, groups=named_groups if cfg.decay_by_name else param_groups,
-                identity=identity(cfg, data=train.table.fingerprint(), encoder=train.store.meta['fingerprint'], start=_file_mark(base/'model'/'model.safetensors')))
+                identity=identity(cfg, data=train.table.fingerprint(), encoder=mark, start=_file_mark(base/'model'/'model.safetensors')))
     begun = loop.resume() # refuses a state of other settings before anything of the old run is touched
     if loop.accel.is_main_process:
         run.start(to_dict(cfg), system='opg', stage='scst')
