@@ -14,6 +14,7 @@ from accelerate import PartialState
 from ..core import InputError, check_ranges, config_hash, find_path, pick_device, read_json, set_seed, to_dict
 from ..data.table import Table
 from ..metrics.clip import ClipScorer
+from ..models.vision import load_vision
 from .prefix import PrefixCaptioner, load_prefix_captioner
 from .train import Features, Validation, XEConfig, check_select, features_of, finish_xe, load_data, parts_of, read_run_config, say_problems, training_texts
 from ..rewards.cider import CiderDF, CiderDReward, build_cider_df, read_table
@@ -147,13 +148,14 @@ def train_scst(
     set_seed(cfg.seed)
     table = load_data(xe_cfg) if table is None else table
     model = load_prefix_captioner(base/'model', device)
+    encoder = model.encoder or load_vision(str(find_path(xe_cfg.encoder)), device=device) # a captioner of ready features has none of its own
     with alone.main_process_first():
-        train = features_of(table.split('train'), model.encoder, xe_cfg.views, xe_cfg.strict)
-        parts = {k:features_of(t, model.encoder, strict=xe_cfg.strict) for k,t in parts_of(table, xe_cfg.n_test).items()}
+        train = features_of(table.split('train'), encoder, xe_cfg.views, xe_cfg.strict)
+        parts = {k:features_of(t, encoder, strict=xe_cfg.strict) for k,t in parts_of(table, xe_cfg.n_test).items()}
         texts = training_texts(train.table)
         reward = make_reward(cfg, train, texts, device)
     if alone.is_main_process: say_problems(Table(table.rows), {k:v for p in (train, *parts.values()) for k,v in p.lost.items()})
-    fit_scst(model, train, reward, parts.get('val'), cfg, xe_cfg, base, run, quiet)
+    fit_scst(model, train, reward, parts.get('val'), cfg, xe_cfg, base, run, getattr(encoder, 'fingerprint', ''), quiet)
     if alone.is_main_process:
         model.save_pretrained(run/'model')
         finish_xe(model, parts, run, facts_of(cfg, before, model, len(train), table, device), xe_cfg.share_references, quiet)
@@ -169,15 +171,15 @@ def facts_of(cfg:SCSTConfig, before:dict, model:PrefixCaptioner, n:int, table:Ta
     return {k:before[k] for k in keep if k in before}|dict(system='opg', stage='scst', preset=f'{before["preset"]} + scst', config_hash=config_hash(cfg), seed=cfg.seed,
         parameters=params, n_train=n, data_fingerprint=table.fingerprint(), device=device_name(device))|scores
 
-def fit_scst(model:PrefixCaptioner, train:Features, reward, val:Features|None, cfg:SCSTConfig, xe_cfg:XEConfig, base:Path, run:Run, quiet:bool=False):
+def fit_scst(model:PrefixCaptioner, train:Features, reward, val:Features|None, cfg:SCSTConfig, xe_cfg:XEConfig, base:Path, run:Run, mark:str='', quiet:bool=False):
     "The loop on the reward, weights chosen by CIDEr on `val`, the start's among them"
-    if hasattr(model, 'word_head'): model.word_head.requires_grad_(False) # a help of the first stage
+    for part in filter(None, (getattr(model, k, None) for k in ('word_head', 'sparse_mask'))): part.requires_grad_(False) # sampling tells them nothing
     anchor = load_prefix_captioner(base/'model', pick_device(cfg.device), model.encoder).requires_grad_(False)
     objective = scst(reward, cfg.samples, cfg.baseline, cfg.unfinished, cfg.dropout, anchor, cfg.log_every, max_len=cfg.max_len or xe_cfg.max_len, temperature=cfg.temperature)
     health,check = Health(quiet),Validation(val, xe_cfg.n_val) if val is not None and len(val) else None
     loop = Loop(model, Pictures(train, len(train), min(cfg.views or xe_cfg.views, xe_cfg.views)), objective, dataclasses.replace(loop_config(cfg), lr=scaled_lr(cfg)), state=run/'state',
                 run=run, evaluate=check, select=cfg.select or None, watch=health, groups=named_groups if cfg.decay_by_name else param_groups,
-                identity=identity(cfg, data=train.table.fingerprint(), encoder=model.encoder.fingerprint, start=_file_mark(base/'model'/'model.safetensors')))
+                identity=identity(cfg, data=train.table.fingerprint(), encoder=mark, start=_file_mark(base/'model'/'model.safetensors')))
     begun = loop.resume() # refuses a state of other settings before anything of the old run is touched
     if loop.accel.is_main_process:
         run.start(to_dict(cfg), system='opg', stage='scst')

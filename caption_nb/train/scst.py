@@ -8,7 +8,7 @@ __all__ = ['UNFINISHED', 'BASELINES', 'NO_DECAY', 'LOWER', 'ENDS', 'SIGNS', 'Pic
            'health_line']
 
 # %% ../../nbs/train/02_scst.ipynb #a675b557
-import sys, warnings
+import sys
 from contextlib import contextmanager
 import numpy as np
 import torch
@@ -200,15 +200,16 @@ class Health:
         patience:int=3,   # training lines that are averaged, at the start and now
     ):
         self.quiet,self.patience = quiet,patience
-        self.lines,self.start,self.said = [],{},set()
+        self.lines,self.start,self.said,self.silent = [],{},{},False
 
     def __call__(self, line:dict):
         "Take in one line, as `train.loop.Loop` writes it"
         now = self.window(line)
-        if not self.quiet and 'reward' in line: tqdm.write(health_line(line), file=sys.stderr) # beside a progress bar
+        if not (self.quiet or self.silent) and 'reward' in line: tqdm.write(health_line(line), file=sys.stderr) # beside a progress bar
         for name,what,remedy in signs_of(self.start, now):
-            if name not in self.said: warnings.warn(f'step {line["step"]}: {what}. What helps: {remedy}.', stacklevel=2)
-            self.said.add(name)
+            if name in self.said: continue
+            self.said[name] = f'step {line["step"]}: {what}. What helps: {remedy}.'
+            if not self.silent: tqdm.write(f'warning: {self.said[name]}', file=sys.stderr)
 
 # %% ../../nbs/train/02_scst.ipynb #6462d726
 @patch
@@ -226,10 +227,9 @@ def window(self:Health, line:dict)->dict:
 @patch
 def recall(self:Health, lines:list):
     "Take in the lines of an earlier start, without a word"
-    quiet,self.quiet = self.quiet,True
-    with warnings.catch_warnings(action='ignore'):
-        for line in lines: self(line)
-    self.quiet = quiet
+    self.silent = True
+    for line in lines: self(line)
+    self.silent = False
 
 def health_line(line:dict)->str:
     "A line of the log in words"
