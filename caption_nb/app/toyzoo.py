@@ -104,7 +104,7 @@ def train_toy_swin(cfg:ToySwinConfig, work, n_heldout:int=500, quiet:bool=False)
 
 # %% ../../nbs/app/00g_toyzoo.ipynb #0bd7cb29
 FULL = dict(
-    clip=ToyClipConfig(fact_steps=600, steps=600, scenes=9000),
+    clip=ToyClipConfig(steps=600, scenes=9000),
     expert=ToyClipConfig(tower='vit', image_size=64, width=128, patch=8, layers=6, upper=2, fact_steps=800, steps=1500, seed=1),
     pac=ToyPacConfig(),
     weak=ToyClipConfig(width=8, dim=64, text_width=64, text_layers=2, fact_steps=250, steps=500, scenes=4000, twins=False, init=.01, pull=0., seed=2),
