@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['RANGES', 'TRACKED', 'SHAPES', 'MAKERS', 'ZooConfig', 'zoo_folder', 'Backbone', 'backbone_of', 'pooled_grids',
-           'fresh_clip', 'made_from', 'done_before', 'Photos', 'recall_on', 'fit_dual', 'Perplexity', 'fit_lm',
-           'read_extra', 'read_photos', 'read_table', 'make_dual', 'make_lm', 'prepare_zoo']
+           'fresh_clip', 'made_from', 'opens', 'done_before', 'Photos', 'recall_on', 'fit_dual', 'Perplexity', 'fit_lm',
+           'read_extra', 'read_photos', 'read_table', 'make_dual', 'make_lm', 'make_whole', 'prepare_zoo']
 
 # %% ../../nbs/app/00d_photozoo.ipynb #35c209bb
-import dataclasses, hashlib, math, sys, time
+import dataclasses, hashlib, math, os, shutil, sys, time
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
@@ -19,12 +19,12 @@ from torch.nn import functional as F
 from ..core import InputError, cache_dir, check_ranges, find_path, pick_device, progress, read_json, repo_path, set_seed, to_dict, write_json
 from ..data.readers import read_captions
 from ..data.table import Table
-from ..models.clip import Clip, new_clip
+from ..models.clip import Clip, load_clip, new_clip
 from ..models.clipfiles import train_clip_tokenizer
-from ..models.lm import encode_captions, small_gpt2, train_tokenizer
+from ..models.lm import encode_captions, load_lm, small_gpt2, train_tokenizer
 from ..models.towers import SAME
 from ..models.vision import BUFFERS, LAYOUTS, TimmEncoder, build_timm, load_file_encoder, recognise
-from ..models.weights import find_weights, load_into, load_state
+from ..models.weights import KINDS, find_weights, load_into, load_state, missing_files
 from ..opg.train import Features, XEConfig, caption_form, features_of, load_data, set_dropout
 from ..runs import Run
 from ..train.dual import DualEncoder, Recall, group_ids, pairs, paraphrases, text_groups
@@ -187,6 +187,15 @@ def made_from(cfg:ZooConfig, part:str, **marks)->dict:
         return not k.startswith('lm_') and (part=='expert' or not k.startswith('expert_'))
     return {k:v for k,v in to_dict(cfg).items() if k not in SHAPES and shapes(k)}|marks
 
+def opens(folder:Path, part:str)->bool:
+    "Whether the files of a part are there and can be read"
+    if missing_files(folder, KINDS['lm' if part=='lm' else 'clip'].files): return False
+    try: (load_lm if part=='lm' else load_clip)(folder)
+    except (ValueError, OSError) as e:
+        print(f'{folder} is made again: {str(e).splitlines()[0]}', file=sys.stderr)
+        return False
+    return True
+
 def done_before(folder:Path, part:str, mark:dict)->dict|None:
     "The values of a part that is there, None if it is to be made; an error if it is another one"
     note = folder/'work'/part/'done.json'
@@ -194,7 +203,7 @@ def done_before(folder:Path, part:str, mark:dict)->dict|None:
     old = read_json(note)
     differ = [f'{k}: {old["made_from"].get(k)} then, {v} now' for k,v in mark.items() if old['made_from'].get(k)!=v]
     if differ: raise InputError(f'{folder/part} was made with other choices ({"; ".join(differ)}). Give another --out, or delete {folder/part} and {folder/"work"/part} to make it again.')
-    return old['values']
+    return old['values'] if opens(folder/part, part) else None
 
 # %% ../../nbs/app/00d_photozoo.ipynb #fc776da7
 @dataclass
@@ -303,15 +312,25 @@ def make_dual(part:str, photos:Photos, backbone:Backbone, cfg:ZooConfig, folder:
     clip = fresh_clip(backbone, cfg, part, work/'tokens', len(tokens))
     seeded = dataclasses.replace(cfg, seed=cfg.seed+cfg.expert_seed*(part=='expert'))
     values = fit_dual(clip.to(pick_device(cfg.device)), photos, seeded, work, mark, quiet)
-    clip.to('cpu').save_clip(folder/part, half=True)
+    clip.to('cpu').save_clip(work/'made', half=True)
     return values
 
 def make_lm(part:str, photos:Photos, backbone:Backbone, cfg:ZooConfig, folder:Path, mark:dict, quiet:bool)->dict:
     "The language model, from the same captions"
     words,held = ([c for cs in groups for c in map(caption_form, cs) if c] for groups in (photos.texts+photos.extra, photos.val[1] if photos.val else []))
-    return fit_lm(words, held, cfg, folder/part, folder/'work'/part, mark, quiet)
+    return fit_lm(words, held, cfg, folder/'work'/part/'made', folder/'work'/part, mark, quiet)
 
 MAKERS = dict(clip=make_dual, expert=make_dual, lm=make_lm)
+
+def make_whole(part:str, photos:Photos, backbone:Backbone, cfg:ZooConfig, folder:Path, mark:dict, quiet:bool)->dict:
+    "Make a part, and put its folder in place of what was there, then the note"
+    made,began = folder/'work'/part/'made',time.time()
+    shutil.rmtree(made, ignore_errors=True)
+    values = MAKERS[part](part, photos, backbone, cfg, folder, mark, quiet)|dict(seconds=round(time.time()-began, 1))
+    if (folder/part).exists(): shutil.rmtree(folder/part)
+    os.replace(made, folder/part)
+    write_json(folder/'work'/part/'done.json', dict(made_from=mark, values=values))
+    return values
 
 # %% ../../nbs/app/00d_photozoo.ipynb #641062ad
 def prepare_zoo(
@@ -331,11 +350,9 @@ def prepare_zoo(
     photos = read_photos(cfg, table, backbone, quiet)
     result = {'features.seconds':round(time.time()-began, 1)}
     for part in cfg.parts.split(','):
-        mark,began = made_from(cfg, part, **photos.mark),time.time()
+        mark = made_from(cfg, part, **photos.mark)
         values = done_before(folder, part, mark)
-        if values is None:
-            values = MAKERS[part](part, photos, backbone, cfg, folder, mark, quiet)|dict(seconds=round(time.time()-began, 1))
-            write_json(folder/'work'/part/'done.json', dict(made_from=mark, values=values))
+        if values is None: values = make_whole(part, photos, backbone, cfg, folder, mark, quiet)
         result |= {f'{part}.{k}':v for k,v in values.items()}
         if not quiet: print(f'{folder/part}: {values["seconds"]:.0f} s', file=sys.stderr)
     return result
