@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['RANGES', 'TRACKED', 'SHAPES', 'MAKERS', 'ZooConfig', 'zoo_folder', 'Backbone', 'backbone_of', 'pooled_grids',
-           'fresh_clip', 'made_from', 'opens', 'done_before', 'Photos', 'recall_on', 'fit_dual', 'Perplexity', 'fit_lm',
-           'read_extra', 'read_photos', 'read_table', 'make_dual', 'make_lm', 'make_whole', 'prepare_zoo']
+           'fresh_clip', 'made_from', 'opens', 'done_before', 'Photos', 'recall_on', 'fit_texts', 'fit_dual',
+           'Perplexity', 'fit_lm', 'read_extra', 'read_photos', 'read_table', 'make_dual', 'make_lm', 'make_whole',
+           'check_zoo', 'prepare_zoo']
 
 # %% ../../nbs/app/00d_photozoo.ipynb #35c209bb
 import dataclasses, hashlib, math, os, shutil, sys, time
@@ -220,6 +221,15 @@ def recall_on(clip:Clip, part:tuple|None, name:str)->Recall|None:
     "The measure on one split, None without pictures"
     return Recall(part[0][:,0], *group_ids(clip, part[1]), name) if part else None
 
+def fit_texts(dual:DualEncoder, texts:list[list[str]], cfg:ZooConfig, work:Path, mark:dict, quiet:bool):
+    "The first stage, captions against captions of the same picture"
+    if not any(len(cs)>1 for cs in texts):
+        print('No picture has two captions: the stage of captions against captions is left out.', file=sys.stderr)
+        return
+    groups = text_groups(dual.clip, texts)
+    lc = dataclasses.replace(loop_config(cfg), steps=max(1, int(cfg.text_epochs*len(groups)/cfg.batch_size)), lr=cfg.text_lr, ema=0.)
+    Loop(dual, groups, paraphrases(), lc, state=work/'state'/'text', run=Run(work/'text'), identity=mark).fit(quiet)
+
 def fit_dual(
     clip:Clip,
     photos:Photos,
@@ -230,10 +240,7 @@ def fit_dual(
 )->dict:                # retrieval on validation and test pictures, in per cent
     "Train a fresh CLIP; it is frozen again afterwards"
     dual,run = DualEncoder(clip, cfg.dropout, cfg.feature_dropout, cfg.word_dropout, 'A photo depicts', cfg.prompt_share),Run(work)
-    if cfg.text_epochs:
-        groups = text_groups(clip, photos.texts+photos.extra)
-        lc = dataclasses.replace(loop_config(cfg), steps=max(1, int(cfg.text_epochs*len(groups)/cfg.batch_size)), lr=cfg.text_lr, ema=0.)
-        Loop(dual, groups, paraphrases(), lc, state=work/'state'/'text', run=Run(work/'text'), identity=mark).fit(quiet)
+    if cfg.text_epochs: fit_texts(dual, photos.texts+photos.extra, cfg, work, mark, quiet)
     data = CaptionGroups(lambda rows, views: photos.grids[rows,views], *group_ids(clip, photos.texts), photos.grids.shape[1], cfg.captions)
     val,test = recall_on(clip, photos.val, 'val'),recall_on(clip, photos.test, 'test')
     Loop(dual, data, pairs(), loop_config(cfg), state=work/'state'/'pairs', run=run, evaluate=val, select='val.R' if val else None, identity=mark).fit(quiet)
@@ -287,8 +294,8 @@ def read_photos(
     backbone:Backbone,
     quiet:bool=False,
 )->Photos:
-    "Features and captions of the three splits"
-    parts = {k:features_of(table.split(k), backbone.encoder, cfg.views if k=='train' else 1, cfg.strict) for k in ('train', 'val', 'test') if len(table.split(k))}
+    "Features and captions of the splits that are there"
+    parts = {k:features_of(table.split(k), backbone.encoder, cfg.views if k=='train' else 1, cfg.strict) for k in ('train', 'val', 'test') if k in set(table.rows.split)}
     lost = sum(len(p.lost) for p in parts.values())
     if lost: print(f'{lost} pictures could not be read and are left out', file=sys.stderr)
     grids = {k:pooled_grids(p, cfg.cells, quiet) for k,p in parts.items()}
@@ -333,6 +340,13 @@ def make_whole(part:str, photos:Photos, backbone:Backbone, cfg:ZooConfig, folder
     return values
 
 # %% ../../nbs/app/00d_photozoo.ipynb #641062ad
+def check_zoo(cfg:ZooConfig):
+    "Refuse what can be seen to be wrong before anything is read"
+    check_ranges(cfg, RANGES)
+    for k in ('text_width', 'expert_width'):
+        if getattr(cfg, k)%64: raise InputError(f'{k} is {getattr(cfg, k)}; it must be a multiple of 64, the width of an attention head.')
+    if cfg.lm_width%cfg.lm_heads: raise InputError(f'lm_width is {cfg.lm_width}; it must be a multiple of lm_heads, {cfg.lm_heads}.')
+
 def prepare_zoo(
     cfg:ZooConfig,
     out='',             # folder; '' is `weights/photos` in the user's cache
@@ -340,7 +354,7 @@ def prepare_zoo(
     quiet:bool=False,   # no progress bars
 )->dict:                # flat: what each part is worth and how many seconds it took
     "Make every part that is not there yet; killed at any moment, the next call continues"
-    check_ranges(cfg, RANGES)
+    check_zoo(cfg)
     wrong = sorted(set(cfg.parts.split(','))-set(MAKERS))
     if wrong: raise InputError(f'parts: there is no {", ".join(wrong)}; known: {", ".join(MAKERS)}.')
     folder,began = zoo_folder(out),time.time()
