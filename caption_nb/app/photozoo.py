@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['RANGES', 'TRACKED', 'FREE', 'MAKERS', 'ZooConfig', 'zoo_folder', 'Backbone', 'backbone_of', 'pooled_grids',
            'fresh_clip', 'made_from', 'opens', 'done_before', 'Photos', 'recall_on', 'fit_texts', 'fit_dual',
-           'Perplexity', 'fit_lm', 'read_extra', 'read_photos', 'read_table', 'make_dual', 'make_lm', 'make_whole',
-           'check_zoo', 'prepare_zoo']
+           'Perplexity', 'fit_lm', 'read_extra', 'read_photos', 'toy_table', 'read_table', 'make_dual', 'make_lm',
+           'make_whole', 'check_zoo', 'prepare_zoo']
 
 # %% ../../nbs/app/00d_photozoo.ipynb #35c209bb
-import dataclasses, hashlib, math, os, shutil, sys, time
+import dataclasses, hashlib, inspect, math, os, shutil, sys, time
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
@@ -17,9 +17,10 @@ import timm
 import torch
 from open_clip.tokenizer import canonicalize_text
 from torch.nn import functional as F
-from ..core import InputError, cache_dir, check_ranges, find_path, pick_device, progress, read_json, repo_path, set_seed, to_dict, write_json
+from ..core import InputError, UsageError, cache_dir, check_ranges, find_path, pick_device, progress, read_json, repo_path, set_seed, to_dict, write_json
 from ..data.readers import read_captions
 from ..data.table import Table
+from ..data.toy import toy_world
 from ..models.clip import Clip, load_clip, new_clip
 from ..models.clipfiles import train_clip_tokenizer
 from ..models.lm import encode_captions, load_lm, small_gpt2, train_tokenizer
@@ -40,9 +41,9 @@ class ZooConfig:
     images:str = ''               # folder of the pictures, where the data do not say
     backbone:str = ''             # file of an image network's weights, see `models.vision.load_vision`; random:ARCHITECTURE for a test without one
     extra_text:str = ''           # more captions without pictures, for the text towers and the language model
-    parts:str = 'clip,expert,lm'  # what to make
+    parts:tuple[str, ...] = ('clip', 'expert', 'lm') # what to make
     n_train:int = 0               # training pictures used; 0 takes all
-    n_toy:int = 3000              # training pictures that --data toy is drawn with
+    n_toy:int = 3000              # training pictures that --data toy is drawn with, and at most that many of each other part
     strict:bool = False           # stop at the first picture or caption that cannot be used
     views:int = 4                 # cached views of each training picture: the plain one and augmented ones
     flip:bool = True              # augmented views may be mirrored
@@ -293,6 +294,7 @@ def read_photos(
     cfg:ZooConfig,
     table:Table,        # from `read_table`
     backbone:Backbone,
+    extra:list[list[str]], # from `read_extra`
     quiet:bool=False,
 )->Photos:
     "Features and captions of the splits that are there"
@@ -301,16 +303,22 @@ def read_photos(
     if lost: print(f'{lost} pictures could not be read and are left out', file=sys.stderr)
     grids = {k:pooled_grids(p, cfg.cells, quiet) for k,p in parts.items()}
     texts = {k:[list(cs) for cs in p.table.rows.captions] for k,p in parts.items()}
-    extra = read_extra(cfg.extra_text)
     mark = dict(data_fingerprint=table.fingerprint(), backbone_fingerprint=backbone.encoder.fingerprint, extra_fingerprint=_digest(extra))
     return Photos(grids['train'], texts['train'], extra, *((grids[k], texts[k]) if k in parts else None for k in ('val', 'test')), mark)
 
 def _digest(texts:list[list[str]])->str: return hashlib.sha256('\n'.join(c for cs in texts for c in cs).encode()).hexdigest()[:16]
 
+def toy_table(n:int, n_train:int=0, root=None)->Table:
+    "The toy world with n training pictures and at most n of each other part; n_train as in `ZooConfig`"
+    usual = {k:p.default for k,p in inspect.signature(toy_world).parameters.items() if k.startswith('n_')}
+    table = toy_world(root, **{k:n if k=='n_train' else min(v, n) for k,v in usual.items()})
+    left_out = table.rows.index[table.rows.split=='train'][n_train:] if n_train else []
+    return Table(table.rows.drop(left_out).reset_index(drop=True), table.report, table.root)
+
 def read_table(cfg:ZooConfig)->Table:
     "Captioned pictures with a training split"
-    if not cfg.data: raise InputError('data is empty: name captioned photographs, --data path/to/flickr8k.')
-    return load_data(XEConfig(data=cfg.data, images=cfg.images, n_train=cfg.n_train, n_toy=cfg.n_toy, strict=cfg.strict))
+    if cfg.data=='toy': return toy_table(cfg.n_toy, cfg.n_train)
+    return load_data(XEConfig(data=cfg.data, images=cfg.images, n_train=cfg.n_train, strict=cfg.strict))
 
 # %% ../../nbs/app/00d_photozoo.ipynb #6e04d13e
 def make_dual(part:str, photos:Photos, backbone:Backbone, cfg:ZooConfig, folder:Path, mark:dict, quiet:bool)->dict:
@@ -343,10 +351,13 @@ def make_whole(part:str, photos:Photos, backbone:Backbone, cfg:ZooConfig, folder
 # %% ../../nbs/app/00d_photozoo.ipynb #641062ad
 def check_zoo(cfg:ZooConfig):
     "Refuse what can be seen to be wrong before anything is read"
-    check_ranges(cfg, RANGES)
+    try: check_ranges(cfg, RANGES)
+    except InputError as e: raise UsageError(str(e)) from None
+    wrong = sorted({*cfg.parts}-{*MAKERS})
+    if wrong or not cfg.parts: raise UsageError(f'parts: there is no {", ".join(wrong) or "part given"}; known: {", ".join(MAKERS)}.')
     for k in ('text_width', 'expert_width'):
-        if getattr(cfg, k)%64: raise InputError(f'{k} is {getattr(cfg, k)}; it must be a multiple of 64, the width of an attention head.')
-    if cfg.lm_width%cfg.lm_heads: raise InputError(f'lm_width is {cfg.lm_width}; it must be a multiple of lm_heads, {cfg.lm_heads}.')
+        if getattr(cfg, k)%64: raise UsageError(f'{k} is {getattr(cfg, k)}; it must be a multiple of 64, the width of an attention head.')
+    if cfg.lm_width%cfg.lm_heads: raise UsageError(f'lm_width is {cfg.lm_width}; it must be a multiple of lm_heads, {cfg.lm_heads}.')
 
 def prepare_zoo(
     cfg:ZooConfig,
@@ -356,15 +367,13 @@ def prepare_zoo(
 )->dict:                # flat: what each part is worth and how many seconds it took
     "Make every part that is not there yet; killed at any moment, the next call continues"
     check_zoo(cfg)
-    wrong = sorted(set(cfg.parts.split(','))-set(MAKERS))
-    if wrong: raise InputError(f'parts: there is no {", ".join(wrong)}; known: {", ".join(MAKERS)}.')
+    if table is None and not cfg.data: raise InputError('data is empty: name captioned photographs, --data path/to/flickr8k.')
     folder,began = zoo_folder(out),time.time()
     set_seed(cfg.seed)
-    table = read_table(cfg) if table is None else table
-    backbone = backbone_of(cfg.backbone, cfg.flip, cfg.seed)
-    photos = read_photos(cfg, table, backbone, quiet)
+    backbone,extra = backbone_of(cfg.backbone, cfg.flip, cfg.seed),read_extra(cfg.extra_text) # before pictures are read or drawn
+    photos = read_photos(cfg, read_table(cfg) if table is None else table, backbone, extra, quiet)
     result = {'features.seconds':round(time.time()-began, 1)}
-    for part in cfg.parts.split(','):
+    for part in cfg.parts:
         mark = made_from(cfg, part, **photos.mark)
         values = done_before(folder, part, mark)
         if values is None: values = make_whole(part, photos, backbone, cfg, folder, mark, quiet)
