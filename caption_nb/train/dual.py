@@ -131,7 +131,9 @@ def text_groups(
     texts:list[list[str]], # captions that belong together; groups of one are left out
 )->CaptionGroups:
     "Data for `paraphrases`"
-    ids,mask = group_ids(clip, [cs for cs in texts if len(cs)>1])
+    several = [cs for cs in texts if len(cs)>1]
+    if not several: raise InputError(f'None of {len(texts)} groups has two captions; captions against captions need two of one picture.')
+    ids,mask = group_ids(clip, several)
     return CaptionGroups(lambda rows, views: np.zeros((len(rows), 1, 1)), ids, mask, captions=2)
 
 # %% ../../nbs/train/05_dual.ipynb #41908dcc
