@@ -82,3 +82,11 @@ def test_a_killed_zoo_is_the_same_zoo(tmp_path):
     assert finish_with_kills(tmp_path/'zoo', tmp_path/'other', kills, int(os.environ.get('CAPNB_KILL_SEED', 2)), PREPARE)==kills
     for name in ('clip/open_clip_model.safetensors', 'expert/open_clip_model.safetensors', 'lm/model.safetensors'):
         assert (tmp_path/'zoo'/name).read_bytes()==(tmp_path/'calm'/name).read_bytes(), name
+
+def test_killed_toy_weights_are_the_same(tmp_path):
+    words = 'prepare toy --size tiny --parts lm,xvlm --jobs 1 --n-heldout 10'.split()
+    kills = int(os.environ.get('CAPNB_KILLS', 1))
+    for name,n in [('calm', 0), ('storm', kills)]: assert finish_with_kills(tmp_path/name, tmp_path/'cache', n, 3, words)==n
+    for part,weights in [('lm', 'model.safetensors'), ('xvlm', 'pytorch_model.bin')]:
+        for f in (weights, 'training.json'): assert (tmp_path/'storm'/part/f).read_bytes()==(tmp_path/'calm'/part/f).read_bytes(), f
+        assert not (tmp_path/'storm'/'.work'/part).exists()

@@ -82,6 +82,17 @@ def test_missing_elsewhere(door, hub):
     with pytest.raises(InputError) as e: door('someone/nothing')
     assert 'someone/nothing' in str(e.value) and len(str(e.value))>60
 
+def test_made_on_the_spot(hub, tmp_path, monkeypatch, capfd):
+    "A real process trains what is missing; it ends up where no name is looked for, since it is tiny"
+    monkeypatch.setenv('CAPTION_NB_BUILD', 'tiny')
+    monkeypatch.setenv('CAPTION_NB_CACHE', str(tmp_path/'cache'))
+    monkeypatch.delenv('IN_TEST', raising=False)
+    assert load_lm(find_weights('toy/lm', 'lm', roots=[tmp_path/'empty'])).tokenizer
+    assert (tmp_path/'cache'/'tiny'/'toy'/'lm'/'training.json').is_file() and not (tmp_path/'cache'/'weights'/'toy').exists()
+    monkeypatch.setattr('caption_nb.models.weights.BUILD', 'pass') # ends well and builds nothing
+    with pytest.raises(InputError) as e: find_weights('toy/xvlm', 'xvlm', roots=[tmp_path/'empty'])
+    assert 'toy/xvlm' in str(e.value) and 'is without' in str(e.value) and 'capnb prepare toy --parts xvlm' in str(e.value)
+
 def test_parts_of_a_pipeline_in_the_hub_cache(hub, tmp_path):
     for f in PIPELINE.files:
         p = tmp_path/'pipe'/f.split('|')[0]
