@@ -23,7 +23,7 @@ from ..models.clip import load_clip
 from ..models.decode import DecodeConfig, decode
 from ..models.lm import PrefixLM, encode_captions, load_lm, small_gpt2, train_tokenizer
 from ..models.pixels import PictureTransform
-from ..models.weights import KINDS, find_local, find_weights, hash_file, load_state, missing_files, weight_roots
+from ..models.weights import KINDS, find_local, find_weights, hash_state, load_state, missing_files, weight_roots
 from ..models.xvlm import save_xvlm, small_swin, swin_config, swin_tokens
 from ..runs import read_log
 from ..train.xe import TextGroups, TextOnly, xe
@@ -129,13 +129,14 @@ def _make_clip(part, cfg, folder, work, n, quiet, there):
     "A CLIP by both stages"
     return train_toy_clip(cfg, f'toy/{part}', folder, work, n, quiet)
 
-def base_of(out)->Path:
-    "The expert that the judge is tuned from: the one beside it, else wherever the name leads"
-    return Path(out)/'expert' if not lacks(Path(out)/'expert', 'expert') else find_weights('toy/expert', 'clip')
+def base_of(out, cfg:ToyPacConfig)->Path:
+    "The expert that the judge is tuned from: the one of its size beside it, else wherever the name leads"
+    size = next((s for s,configs in SIZES.items() if configs['pac']==cfg), '')
+    return Path(out)/'expert' if not lacks(Path(out)/'expert', 'expert', size) else find_weights('toy/expert', 'clip')
 
 def _make_pac(part, cfg, folder, work, n, quiet, there):
     "The expert, tuned for judging"
-    return save_toy_clip(tune_pac(load_clip(base_of(there)), cfg, work, quiet=quiet), folder, dict(config=to_dict(cfg), base='toy/expert'), n)
+    return save_toy_clip(tune_pac(load_clip(base_of(there, cfg)), cfg, work, quiet=quiet), folder, dict(config=to_dict(cfg), base='toy/expert'), n)
 
 def _make_lm(part, cfg, folder, work, n, quiet, there):
     "The language model with its tokenizer, in half precision"
@@ -233,7 +234,7 @@ def _build(part:str, out:Path, size:str, n_heldout:int, quiet:bool, again:bool)-
 def _tidy(work:Path, part:str, out:Path, size:str, again:bool):
     "Leave of an earlier call's work what this one can go on with"
     begun = dict(config=to_dict(SIZES[size][part]))
-    if part in NEEDS: begun['base'] = hash_file(base_of(out)/'open_clip_model.safetensors')
+    if part in NEEDS: begun['base'] = hash_state(load_state(base_of(out, SIZES[size][part])))
     note = work/'begun.json'
     if work.exists() and (not note.is_file() or read_json(note)!=begun or again and _finished(work, part, size)): shutil.rmtree(work)
     for name in ('made', 'old'): shutil.rmtree(work/name, ignore_errors=True)
