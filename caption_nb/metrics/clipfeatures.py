@@ -90,7 +90,7 @@ def _find_base(base, about:dict, clip:Clip)->Clip|None:
 
 def load_judge(
     weights,                   # as for `load_metric_clip`, or a `Judge`
-    base=None,                 # what they were tuned from; None = as the table of published files says, if it is here
+    base=None,                 # what they were tuned from; None = as the table of published files or the `training.json` beside them says, if it is here
     quick_gelu:bool|None=None, # activation, where nothing else says it
     merge_mlp:bool=False,      # adapters of PAC-S++: the MLP's too
     device='cpu',

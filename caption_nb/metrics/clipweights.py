@@ -183,6 +183,13 @@ def _no_metric_weights(name, e:InputError)->InputError:
     rest = re.sub(r',?\s*or set CAPTION_NB_ALLOW_DOWNLOAD=1( to let it be fetched)?', '', str(e))
     return InputError(f'{first}: put the file below a folder that CAPTION_NB_WEIGHTS names, or give its path. Nothing is downloaded for a metric.\n{rest}')
 
+def _recorded_base(weights)->str|None:
+    "The model that a folder of weights was tuned from, where the `training.json` beside them says so and it is on this machine"
+    here = find_local(weights, KINDS['clip'], weight_roots())[0]
+    story = here/'training.json' if here is not None and here.is_dir() else None
+    base = read_json(story).get('base') if story is not None and story.is_file() else None
+    return base if base and find_local(base, KINDS['clip'], weight_roots())[0] else None # nothing is trained on the spot for a comparison
+
 @contextmanager
 def no_downloads():
     "Within, weights are only looked for on this machine, whatever the environment allows"
@@ -208,7 +215,7 @@ def load_metric_clip(
     else:
         try:
             with no_downloads(): clip = load_clip(weights, quick_gelu=quick_gelu)
-            about = dict(file=str(weights), base=None, adapters=None)
+            about = dict(file=str(weights), base=_recorded_base(weights), adapters=None)
         except InputError as e:
             if (file or Path(str(weights)).expanduser()).exists(): raise
             raise _no_metric_weights(weights, e) from e
