@@ -13,7 +13,7 @@ ZOO = ('--data toy --n-toy 24 --backbone random:test_efficientnet --views 2 --ce
 SCST = '--steps 12 --batch-size 8 --samples 3 --lr 1e-3 --eval-every 4 --save-every 3 --log-every 1 --precision fp32'.split()
 TRAIN,PREPARE = ('train', 'opg.xe', *OPTIONS),('prepare', 'zoo', *ZOO)
 
-def start(out, cache, words):
+def start(out, cache, words=TRAIN):
     code = 'import sys; from caption_nb.app.cli import main; sys.exit(main(sys.argv[1:]))'
     env = os.environ|dict(CAPTION_NB_CACHE=str(cache), OMP_NUM_THREADS='1')
     return subprocess.Popen([sys.executable, '-c', code, *words, '--out', str(out)], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
