@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'SUFFIXES', 'TRUE', 'FALSE', 'InputError', 'UsageError', 'Caption', 'atomic_path', 'write_bytes',
-           'write_text', 'write_json', 'read_json', 'open_image', 'list_images', 'pictures', 'progress', 'Captioner',
-           'Pairs', 'to_dict', 'save_config', 'identity_of', 'config_hash', 'make_config', 'load_config',
+           'write_text', 'write_json', 'locked', 'read_json', 'open_image', 'list_images', 'pictures', 'progress',
+           'Captioner', 'Pairs', 'to_dict', 'save_config', 'identity_of', 'config_hash', 'make_config', 'load_config',
            'check_ranges', 'plain_flags', 'from_args', 'set_seed', 'pick_device', 'repo_path', 'shared_path',
            'find_path', 'cache_dir', 'pick_precision']
 
@@ -82,6 +82,25 @@ def write_text(path, text:str):
 def write_json(path, obj, indent:int|None=1):
     "Write `obj` to `path` as JSON in one step; same object, same bytes"
     write_text(path, json.dumps(obj, ensure_ascii=False, indent=indent, allow_nan=False)+'\n')
+
+# %% ../nbs/00_core.ipynb #ff20d8a9
+@contextmanager
+def locked(
+    path,        # lock file; missing folders are made
+    doing:str,   # what the other process does, for whoever has to wait
+):
+    "Be the only process in this block; the system takes the lock back from a process that dies"
+    try: import fcntl
+    except ImportError: fcntl = None # not on Windows
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open('w') as f:
+        if fcntl:
+            try: fcntl.flock(f, fcntl.LOCK_EX|fcntl.LOCK_NB)
+            except OSError:
+                print(f'waiting for another process {doing}', file=sys.stderr)
+                fcntl.flock(f, fcntl.LOCK_EX)
+        yield
 
 # %% ../nbs/00_core.ipynb #ca473ffb
 def read_json(path):

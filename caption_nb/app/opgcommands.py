@@ -272,12 +272,10 @@ def evaluate_run(
     from caption_nb.core import check_ranges, config_hash, make_config, pick_device, to_dict
     from caption_nb.models.vision import load_vision
     from caption_nb.opg.prefix import load_prefix_captioner
-    from caption_nb.opg.train import RANGES, XEConfig, features_of, finish_xe, parts_of
+    from caption_nb.opg.train import RANGES, XEConfig, base_of, features_of, finish_xe, parts_of
     from caption_nb.runs import Run, device_name
     check_ranges(cfg, RANGES)
-    if not cfg.run: raise InputError('run is empty: name the folder of a finished run, --run RUN, or --checkpoint=RUN in a command of the original.')
-    base,run = find_path(cfg.run),Run(out)
-    if base.resolve()==run.folder.resolve(): raise InputError(f'{base} is the run itself; give the evaluation a folder of its own.')
+    base,run = base_of(cfg.run, out, 'the evaluation', ', or --checkpoint=RUN in a command of the original'),Run(out)
     first,before = make_config(XEConfig, first_config(base), str(base)),read_json(base/'result.json')
     if cfg.data: first = replace(first, data=cfg.data, images=cfg.images)
     run.start(to_dict(cfg), system='opg', stage='eval')

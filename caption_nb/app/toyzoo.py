@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['FULL', 'TINY', 'SIZES', 'MAKERS', 'NEEDS', 'LAST', 'ToyLMConfig', 'train_toy_lm', 'perplexity', 'say',
-           'ToySwinConfig', 'SwinStage', 'train_toy_swin', 'base_of', 'kind_of', 'differences', 'lacks', 'alone',
-           'make_part', 'ToyZooConfig', 'named', 'zoo_place', 'where_is', 'plan', 'build_toy_zoo', 'prepare_toy']
+           'ToySwinConfig', 'SwinStage', 'train_toy_swin', 'base_of', 'kind_of', 'differences', 'lacks', 'make_part',
+           'ToyZooConfig', 'named', 'zoo_place', 'where_is', 'plan', 'build_toy_zoo', 'prepare_toy']
 
 # %% ../../nbs/app/00g_toyzoo.ipynb #998ac523
 import importlib, math, multiprocessing, os, shutil, sys, time
-from contextlib import contextmanager
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from .lessons import FactHeads
 from .toyclip import FactData, ToyClipConfig, ToyPacConfig, name_facts, read_facts, save_toy_clip, teach, train_toy_clip, tune_pac
-from ..core import InputError, UsageError, cache_dir, check_ranges, read_json, to_dict, write_json
+from ..core import InputError, UsageError, cache_dir, check_ranges, locked, read_json, to_dict, write_json
 from ..data.toy import toy_captions
 from ..models.clip import load_clip
 from ..models.decode import DecodeConfig, decode
@@ -185,20 +184,6 @@ def lacks(
     return f'it is of size {is_size}' if size and size!=is_size else ''
 
 # %% ../../nbs/app/00g_toyzoo.ipynb #262ff1d5
-@contextmanager
-def alone(path:Path):
-    "Hold the lock of that name; the system takes it back from a process that dies"
-    try: import fcntl
-    except ImportError: fcntl = None # not on Windows
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open('w') as f:
-        if fcntl:
-            try: fcntl.flock(f, fcntl.LOCK_EX|fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f'waiting for another process that makes {path.stem}', file=sys.stderr)
-                fcntl.flock(f, fcntl.LOCK_EX)
-        yield
-
 def make_part(
     part:str,        # a name of `MAKERS`
     out,             # folder of the zoo
@@ -210,7 +195,7 @@ def make_part(
     "One part of the zoo, on one thread, so that the same seed gives the same weights; two calls at a time make it once"
     out,began,used = Path(out),time.time(),time.process_time()
     note = out/part/'training.json'
-    with alone(out/'.work'/f'{part}.lock'):
+    with locked(out/'.work'/f'{part}.lock', f'that makes {part}'):
         if not lacks(out/part, part, size) and (not again or note.stat().st_mtime>began): found = read_json(note)['exam']
         else: found = _build(part, out, size, n_heldout, quiet, again)
     return dict(part=part, seconds=round(time.time()-began, 1), processor_seconds=round(time.process_time()-used, 1), **found)

@@ -6,10 +6,9 @@
 __all__ = ['FORMAT', 'FeatureStore', 'cache_features']
 
 # %% ../../nbs/data/04_cache.ipynb #86f26509
-import hashlib, json, os, re, shutil, struct, sys, time, zlib
+import hashlib, json, os, re, shutil, struct, time, zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import numpy as np
 from fastcore.basics import patch
 
 # %% ../../nbs/data/04_cache.ipynb #0aa3438d
-from ..core import InputError, cache_dir, open_image, pictures, progress, read_json, write_json
+from ..core import InputError, cache_dir, locked, open_image, pictures, progress, read_json, write_json
 
 # %% ../../nbs/data/04_cache.ipynb #f895b6b7
 def _hash_file(path)->str|None:
@@ -290,19 +289,6 @@ def _fill(store, encoder, pairs, strict):
 def _raise(e): raise e
 
 # %% ../../nbs/data/04_cache.ipynb #a3301103
-@contextmanager
-def _locked(folder):
-    "Be the only process that writes into `folder`"
-    try: import fcntl
-    except ImportError: fcntl = None # not on Windows
-    with (folder/'.lock').open('w') as f:
-        if fcntl:
-            try: fcntl.flock(f, fcntl.LOCK_EX|fcntl.LOCK_NB)
-            except OSError:
-                print(f'waiting for another process to finish {folder}', file=sys.stderr)
-                fcntl.flock(f, fcntl.LOCK_EX)
-        yield
-
 def _begin(folder, meta, ids, hashes)->FeatureStore:
     "The store in `folder`: the one that is there if it is the right one, else a new one"
     if not (folder/'meta.json').is_file(): _create(folder, meta, ids, hashes)
@@ -340,7 +326,7 @@ def _at(folder, meta, ids, hashes, fill)->FeatureStore:
             store = _begin(folder, meta, ids, hashes)
             if store.complete: return store
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder):
+        with locked(folder/'.lock', f'to finish {folder}'):
             store = _begin(folder, meta, ids, hashes)
             if not store.complete: fill(store)
     except OSError as e: raise InputError(f'{folder} cannot be written: {e.strerror or e}; choose another folder or set CAPTION_NB_CACHE') from None

@@ -16,7 +16,7 @@ from ..data.table import Table
 from ..metrics.clip import ClipScorer
 from ..models.vision import load_vision
 from .prefix import PrefixCaptioner, load_prefix_captioner
-from .train import Features, Validation, XEConfig, check_select, features_of, finish_xe, load_data, parts_of, read_run_config, say_problems, training_texts
+from .train import Features, Validation, XEConfig, base_of, check_select, features_of, finish_xe, load_data, parts_of, read_run_config, say_problems, training_texts
 from ..rewards.cider import CiderDF, CiderDReward, build_cider_df, read_table
 from ..rewards.mixture import CiderD, ClipS, Mixture
 from ..runs import Run, device_name, is_finished, read_log
@@ -127,8 +127,7 @@ def read_start(
     out,            # run folder of this stage
 )->tuple[Path, XEConfig, dict]:
     "Folder, config and result of the run to start from"
-    base = find_path(cfg.run)
-    if base.resolve()==Path(out).resolve(): raise InputError(f'{base} is the run itself; give the second stage a folder of its own.')
+    base = base_of(cfg.run, out, 'the second stage')
     if not is_finished(base): raise InputError(f'{base} holds no finished run; train one with capnb train opg.xe --out {cfg.run}.')
     stage = read_json(base/'config.json').get('stage')
     if stage!='xe': raise InputError(f'{base} is a run of stage {stage}; the second stage starts from one of stage xe.')

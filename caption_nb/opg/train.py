@@ -6,7 +6,7 @@
 __all__ = ['RANGES', 'VALUES', 'XEConfig', 'load_data', 'say_problems', 'Features', 'one_thread', 'features_of', 'parts_of',
            'caption_form', 'training_texts', 'make_lm', 'set_dropout', 'learn_language', 'check_select',
            'check_choices', 'Validation', 'caption_part', 'score_part', 'make_captioner', 'train_xe', 'fit_xe',
-           'identity', 'finish_xe', 'ConsensusConfig', 'read_run_config', 'add_consensus']
+           'identity', 'finish_xe', 'ConsensusConfig', 'base_of', 'read_run_config', 'add_consensus']
 
 # %% ../../nbs/opg/02_train.ipynb #900209bc
 import dataclasses, hashlib, sys
@@ -405,6 +405,18 @@ class ConsensusConfig:
     length_penalty:float = .7    # exponent of the length in the search
     device:str = 'auto'          # auto, cpu, cuda
 
+def base_of(
+    run:str,       # folder of a finished run
+    out,           # folder of the run that starts from it
+    what:str,      # that run in a word, for whoever gives one folder for both
+    also:str='',   # another way to name a run
+)->Path:
+    "Where the run lies that another starts from"
+    if not run: raise InputError(f'run is empty: name the folder of a finished run, --run RUN{also}.')
+    base = find_path(run)
+    if base.resolve()==Path(out).resolve(): raise InputError(f'{base} is the run itself; give {what} a folder of its own.')
+    return base
+
 def read_run_config(
     run,          # folder of a finished run
 )->XEConfig:
@@ -421,9 +433,7 @@ def add_consensus(
 )->dict:                  # the result, as written to `result.json`
     "Score a finished run's captioner with consensus re-ranking, and save it so"
     check_ranges(cfg, RANGES)
-    if not cfg.run: raise InputError('run is empty: name the folder of a finished run, --run RUN.')
-    base,run = find_path(cfg.run),Run(out)
-    if base.resolve()==run.folder.resolve(): raise InputError(f'{base} is the run itself; give the re-ranked one a folder of its own.')
+    base,run = base_of(cfg.run, out, 'the re-ranked one'),Run(out)
     xe_cfg,before = read_run_config(base),read_json(base/'result.json')
     run.start(to_dict(cfg), system='opg', stage='consensus')
     model = load_prefix_captioner(base/'model', pick_device(cfg.device))
