@@ -108,9 +108,10 @@ def _named(obj:dict, style:str)->str:
 
 def swap_caption(
     scene:dict,
-)->str: # '' when no relation's objects are each named once
-    "The scene's first caption with subject and object of a relation exchanged"
-    own = scene_captions(scene)[0]
+    caption:str='', # of it; '' = its first
+)->str:             # '' when no relation's objects are each named once
+    "A scene's caption with subject and object of a relation exchanged"
+    own = caption or scene_captions(scene)[0]
     for a,_,b in scene['relations']:
         found = [[m.span() for m in re.finditer(_named(scene['objects'][i], scene['style']), own)] for i in (a, b)]
         if [len(f) for f in found]!=[1, 1]: continue

@@ -243,6 +243,7 @@ def fit_texts(dual:DualEncoder, texts:list[list[str]], cfg:ZooConfig, work:Path,
     lc = dataclasses.replace(loop_config(cfg), steps=max(1, int(cfg.text_epochs*len(groups)/cfg.batch_size)), lr=cfg.text_lr, ema=0.)
     Loop(dual, groups, paraphrases(), lc, state=work/'state'/'text', run=Run(work/'text'), identity=mark).fit(quiet)
 
+# %% ../../nbs/app/00d_photozoo.ipynb #3d330d51
 def fit_dual(
     clip:Clip,
     photos:Photos,

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TOWERS', 'RANGES', 'ToyClipConfig', 'check_toy_clip', 'toy_tokenizer', 'fresh_clip', 'trunk_tokens', 'grid_cells',
            'pooled', 'is_trunk', 'FactData', 'FactStage', 'name_facts', 'teach', 'fit_facts', 'read_facts',
-           'kept_tokens', 'PairData', 'PairStage', 'match_pairs', 'pair_cosines', 'own_not_twin', 'open_upper',
+           'kept_tokens', 'PairData', 'PairStage', 'match_pairs', 'pair_cosines', 'own_not_lure', 'open_upper',
            'fit_pairs', 'scene_features', 'examine', 'examine_saved', 'train_toy_clip', 'save_toy_clip', 'ToyPacConfig',
            'copy_clip', 'below_projections', 'PacData', 'Projections', 'pac_objective', 'tune_pac']
 
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from .lessons import FactHeads, exam, fact_loss, facts_right, held_out, scene_facts, training_scene
+from .lessons import FactHeads, exam, fact_loss, facts_right, held_out, scene_facts, swap_caption, training_scene
 from ..core import InputError, check_ranges, progress, read_json, to_dict, write_json
 from ..data.toyfacts import scene_captions
 from ..data.toyscenes import render_scene, swap_scene
@@ -53,7 +53,7 @@ class ToyClipConfig:
     precision:str = 'fp32'   # of both stages: fp32, bf16, auto; the same everywhere, so that the weights are
     twins:bool = True        # put each relation's mirror image into the batch
     init:float = .1          # standard deviation of word and position embeddings at the start; open_clip's own are .02 and .01
-    hard:float = 1.          # weight of telling a picture's own caption from its twin's, beside all others
+    hard:float = 1.          # weight of telling a picture's own caption from its twin's and from its own words in another order, beside all others
     pull:float = .5          # weight of 1 - cosine of picture and own caption, which keeps the cosines of all pictures on one scale
     seed:int = 0             # of weights and scenes, 0 to 15
 
@@ -239,13 +239,17 @@ class PairData:
 
     def __len__(self): return len(self.scenes)
 
-    def collate(self, idx, rng)->dict: # tokens (b, s, d), ids (b, t), twin (b,): row of the mirror image, its own where there is none
+    def collate(self, idx, rng)->dict: # tokens (b, s, d); ids (b+k, t), own captions first; lures (n, 2): a picture, and a caption that is nearly its own
         "One batch, captions drawn anew"
         idx,seed = [int(i) for i in idx],int(rng.integers(2**31))
-        turned = [t for i in idx for t in ((1, -1) if i in self.row else (0,))]
-        tokens = [x for i in idx for x in ([self.own[i]]+([self.other[self.row[i]]] if i in self.row else []))]
-        texts = [scene_captions(s, 1, seed=seed)[0] for i in idx for s in (self.scenes[i], self.twins[i]) if s]
-        return dict(tokens=torch.stack(tokens), ids=self.clip.tokenize(texts, warn=False), twin=torch.arange(len(turned))+torch.tensor(turned))
+        seen = [(i, s, tokens) for i in idx for s,tokens in self._both(i)]
+        texts,twice = [scene_captions(s, 1, seed=seed)[0] for _,s,_ in seen],[r for r in range(1, len(seen)) if seen[r][0]==seen[r-1][0]]
+        other = [(r-1, swap_caption(seen[r-1][1], texts[r-1])) for r in twice]
+        other = [(r, text) for r,text in other if text not in ('', texts[r])]
+        lures = [at for r in twice for at in ((r-1, r), (r, r-1))]+[(r, len(texts)+k) for k,(r,_) in enumerate(other)]
+        return dict(tokens=torch.stack([s for _,_,s in seen]), ids=self.clip.tokenize(texts+[text for _,text in other], warn=False), lures=torch.tensor(lures).view(-1, 2))
+
+    def _both(self, i): return [(self.scenes[i], self.own[i])]+([(self.twins[i], self.other[self.row[i]])] if i in self.row else [])
 
 # %% ../../nbs/app/00f_toyclip.ipynb #97cebafc
 class PairStage(nn.Module):
@@ -259,21 +263,21 @@ class PairStage(nn.Module):
 
 def match_pairs(stage:PairStage, batch:dict):
     "Objective of the second stage"
-    m,b = stage.model,len(batch['ids'])
+    m,b = stage.model,len(batch['tokens'])
     image,text = pooled(stage.clip[0], stage.cfg, batch['tokens'].float()),encode_ids(m, batch['ids'])
     scale,sim = m.logit_scale.exp().clamp(max=100),pair_cosines(image, text)
-    loss,hard = contrastive_loss(image, text, scale),own_not_twin(sim*scale, batch['twin'])
-    return (loss+stage.cfg.hard*hard+stage.cfg.pull*(1-sim.diag().mean()))*b, b, dict(pairs=loss.detach(), twins=hard.detach())
+    loss,hard = contrastive_loss(image, text[:b], scale),own_not_lure(sim*scale, batch['lures'])
+    return (loss+stage.cfg.hard*hard+stage.cfg.pull*(1-sim.diag().mean()))*b, b, dict(pairs=loss.detach(), lures=hard.detach())
 
-def pair_cosines(image:Tensor, text:Tensor)->Tensor: return F.normalize(image.float(), dim=-1)@F.normalize(text.float(), dim=-1).T # (b, e) twice -> (b, b)
+def pair_cosines(image:Tensor, text:Tensor)->Tensor: return F.normalize(image.float(), dim=-1)@F.normalize(text.float(), dim=-1).T # (b, e), (n, e) -> (b, n)
 
-def own_not_twin(
-    logits:Tensor, # (b, b) pictures against captions
-    twin:Tensor,   # (b,) row of the mirror image, its own where there is none
+def own_not_lure(
+    logits:Tensor, # (b, b+k) pictures against captions, own ones first
+    lures:Tensor,  # (n, 2) a picture, and a caption that is nearly its own
 )->Tensor:         # scalar
-    "How badly pictures tell their own caption from their mirror image's"
-    has = (twin!=torch.arange(len(twin), device=twin.device)).nonzero()[:,0]
-    return F.softplus(logits[has,twin[has]]-logits[has,has]).sum()/max(1, len(has))
+    "How badly pictures tell their own caption from those that are nearly the same"
+    picture,caption = lures.T
+    return F.softplus(logits[picture,caption]-logits[picture,picture]).sum()/max(1, len(lures))
 
 # %% ../../nbs/app/00f_toyclip.ipynb #5ab5b7e7
 @torch.no_grad()

@@ -270,6 +270,7 @@ def ranked(self:PrefixCaptioner, features:Tensor, found:list)->list: # per pictu
     scores = [self.neighbours.choose([t for t,_ in hs], r, w) for hs,r,w in zip(found, rows, weights)]
     return [sorted(((t, h, a) for (t,h),a in zip(hs, u)), key=lambda c: -c[2]) for hs,u in zip(found, scores)]
 
+# %% ../../nbs/opg/00_prefix.ipynb #87bf0e22
 @patch
 @torch.no_grad()
 def caption_batch(self:PrefixCaptioner, images:list)->list[Caption]:

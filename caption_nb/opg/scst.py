@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RANGES', 'PER_STEP', 'SCSTConfig', 'check_scst', 'scaled_lr', 'default_scst', 'published_scst', 'paper_config',
-           'load_df', 'make_reward', 'read_start', 'train_scst', 'facts_of', 'fit_scst', 'identity']
+           'load_df', 'make_reward', 'read_start', 'train_scst', 'decoding', 'facts_of', 'fit_scst', 'identity']
 
 # %% ../../nbs/opg/03_scst.ipynb #b1f17af5
 import dataclasses, hashlib, math
@@ -32,6 +32,8 @@ class SCSTConfig:
     baseline:str = 'sample'         # what a sample is compared with: sample (mean of the others), greedy
     max_len:int = 20                # tokens of a sample; 0: as many as the run's captions may have
     temperature:float = 1.          # of the sampling
+    beam_size:int = 0               # beams when captioning; 0: as many as the run has
+    length_penalty:float|None = None # see `models.decode`; None: the run's
     unfinished:str = 'sampled'      # a sample that does not end: sampled (as it is), stopped (the stop in place of its last token, as published)
     dropout:bool = False            # dropout when samples are scored
     cider_weight:float = 1.         # of CIDEr-D in the reward
@@ -63,7 +65,7 @@ class SCSTConfig:
     seed:int = 0                    # of everything that is drawn
 
 # %% ../../nbs/opg/03_scst.ipynb #963b0fae
-RANGES = LOOP_RANGES|dict(samples=(1, MANY), max_len=(0, MANY), temperature=(1e-3, MANY), cider_weight=(0, MANY), clip_weight=(0, MANY), views=(0, MANY)) # of the config here
+RANGES = LOOP_RANGES|dict(samples=(1, MANY), max_len=(0, MANY), temperature=(1e-3, MANY), beam_size=(0, MANY), length_penalty=(0, MANY), cider_weight=(0, MANY), clip_weight=(0, MANY), views=(0, MANY)) # of the config here
 PER_STEP = 35 # samples per step of the published learning rate
 
 def check_scst(cfg:SCSTConfig):
@@ -147,6 +149,7 @@ def train_scst(
     set_seed(cfg.seed)
     table = load_data(xe_cfg) if table is None else table
     model = load_prefix_captioner(base/'model', device)
+    model.cfg = dataclasses.replace(model.cfg, **decoding(cfg))
     encoder = model.encoder or load_vision(str(find_path(xe_cfg.encoder)), device=device) # a captioner of ready features has none of its own
     with alone.main_process_first():
         train = features_of(table.split('train'), encoder, xe_cfg.views, xe_cfg.strict)
@@ -162,6 +165,10 @@ def train_scst(
     return read_json(run/'result.json')
 
 # %% ../../nbs/opg/03_scst.ipynb #d32503a2
+def decoding(cfg:SCSTConfig)->dict:
+    "The choices for captioning that differ from the run's"
+    return ({'beam_size':cfg.beam_size} if cfg.beam_size else {})|({} if cfg.length_penalty is None else {'length_penalty':cfg.length_penalty})
+
 def facts_of(cfg:SCSTConfig, before:dict, model:PrefixCaptioner, n:int, table:Table, device:str)->dict:
     "What the result says beside the scores: the start's facts, and its scores under `start.`"
     keep = 'world supervision trained_on encoder encoder_fingerprint'.split()
@@ -193,5 +200,5 @@ def _file_mark(path:Path)->str:
 
 def identity(cfg:SCSTConfig, **marks)->dict:
     "What a saved training state belongs to: every setting that shapes the weights, and marks of data, encoder and start"
-    free = 'device save_every log_every eval_every run epochs steps'.split()
+    free = 'device save_every log_every eval_every run epochs steps beam_size length_penalty'.split()
     return {k:v for k,v in to_dict(cfg).items() if k not in free}|{f'{k} fingerprint':v for k,v in marks.items()}

@@ -323,6 +323,7 @@ def _words(self:CiderDReward, captions:list, ended)->list:
     texts = self.normalise(captions)
     return texts if ended is None else [t if e else t.removesuffix(END).rstrip() for t,e in zip(texts, ended, strict=True)]
 
+# %% ../../nbs/rewards/00_cider.ipynb #b6800b84
 @patch
 def __call__(self:CiderDReward,
     captions, # b texts, or word numbers: (b, t) padded with 0, or b arrays
