@@ -21,7 +21,7 @@ from .lessons import FactHeads, exam, fact_loss, facts_right, held_out, scene_fa
 from ..core import InputError, check_ranges, progress, read_json, to_dict, write_json
 from ..data.toyfacts import scene_captions
 from ..data.toyscenes import render_scene, swap_scene
-from ..models.clip import Clip, encode_ids, load_clip, new_clip
+from ..models.clip import Clip, encode_sorted, load_clip, new_clip
 from ..models.clipfiles import train_clip_tokenizer
 from ..runs import Run
 from ..sacap.rephrase import ToyRephraser
@@ -264,7 +264,7 @@ class PairStage(nn.Module):
 def match_pairs(stage:PairStage, batch:dict):
     "Objective of the second stage"
     m,b = stage.model,len(batch['tokens'])
-    image,text = pooled(stage.clip[0], stage.cfg, batch['tokens'].float()),encode_ids(m, batch['ids'])
+    image,text = pooled(stage.clip[0], stage.cfg, batch['tokens'].float()),encode_sorted(m, batch['ids'], 48)
     scale,sim = m.logit_scale.exp().clamp(max=100),pair_cosines(image, text)
     loss,hard = contrastive_loss(image, text[:b], scale),own_not_lure(sim*scale, batch['lures'])
     return (loss+stage.cfg.hard*hard+stage.cfg.pull*(1-sim.diag().mean()))*b, b, dict(pairs=loss.detach(), lures=hard.detach())

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from ..core import InputError
 from ..metrics.retrieval import retrieve
-from ..models.clip import Clip, encode_ids
+from ..models.clip import Clip, encode_sorted
 from ..models.towers import GridPool
 from .contrastive import contrastive_loss
 from .xe import CaptionGroups
@@ -98,9 +98,7 @@ def text_side(
         room = dual.model.context_length-len(dual.prompt)
         some = (torch.rand(len(ids), device=ids.device)<dual.prompt_share) & (ids.argmax(-1)<room)
         ids = torch.where(some[:,None], insert_prompt(ids, dual.prompt.to(ids.device)), F.pad(ids, (0, len(dual.prompt))))[:,:dual.model.context_length]
-    order = ids.argmax(-1).argsort(stable=True)
-    out = torch.cat([encode_ids(dual.model, part) for part in ids[order].split(size)])
-    return out[order.argsort()]
+    return encode_sorted(dual.model, ids, size)
 
 # %% ../../nbs/train/05_dual.ipynb #dfd1ae19
 def pairs(
