@@ -44,7 +44,7 @@ class ToyClipConfig:
     text_layers:int = 4      # its blocks
     vocab_size:int = 600     # of the tokenizer, at most
     fact_steps:int = 900     # first stage: steps on scene facts
-    fact_batch:int = 96      # scenes per step
+    fact_batch:int = 64      # scenes per step
     fact_lr:float = 2e-3     # highest learning rate
     steps:int = 1500         # second stage: steps on pictures and captions
     scenes:int = 12000       # scenes they draw from
