@@ -113,3 +113,48 @@ def picture(k):
 def pixels(*ks):
     "Pictures as the recorded tower received them"
     return torch.stack([torch.tensor(np.asarray(picture(k)).astype(np.float32)).permute(2, 0, 1)/127.5-1 for k in ks])
+
+OPTIONS = dict(cond_text='prompt', target_seq_length='max_len')
+
+def settings(case):
+    "The recorded options as fields of our config"
+    out,words = {},case['cli']
+    for i,w in enumerate(words):
+        name = OPTIONS.get(w[2:], w[2:])
+        if not w.startswith('--') or name in ('reset_context_delta', 'run_type', 'arithmetics_weights'): continue
+        v = words[i+1]
+        out[name] = v if name in ('prompt', 'end_token') else int(v) if name in ('max_len', 'beam_size', 'num_iterations') else float(v)
+    return out|dict(clean_blanks=False)
+
+def close(a, b, rel=0., tol=0.):
+    "Fail where two nested lists of numbers differ"
+    a,b = torch.as_tensor(a, dtype=torch.float64),torch.as_tensor(b, dtype=torch.float64)
+    assert a.shape==b.shape, (a.shape, b.shape)
+    assert ((a-b).abs()<=tol+rel*b.abs()).all(), (a-b).abs().max()
+
+def check_steps(case, steps):
+    "Compare a trace with the recorded one, within the recorded tolerances"
+    assert len(steps)==len(case['steps'])
+    tokenizer = TinyTokenizer()
+    for got,want in zip(steps, case['steps']):
+        assert got['context']==want['context'], want['step']
+        k = len(got['context'])
+        assert [r[:5] for r in got['plain_ids']]==want['plain_top_ids']
+        close([r[:5] for r in got['plain_probs']], want['plain_top_probs'], 5e-3)
+        assert [r[:8] for r in got['next_ids']]==want['next_top_ids']
+        close([r[:8] for r in got['next_probs']], want['next_top_probs'], 5e-3)
+        for name,ours,rel,tol in (('delta_norms', 'shift_norms', 5e-3, 0), ('raw_logit_end', 'end_logit', 0, 2e-3), ('next_mass_per_beam', 'mass', 5e-3, 0), ('next_end_prob', 'end_prob', 5e-3, 1e-9)):
+            close(got[ours], want[name], rel, tol)
+        for i,w in zip(got['iterations'], want['iterations'], strict=True):
+            close(i['clip'], w['clip_loss_per_beam'], tol=1e-3)
+            close(i['fluency'], w['ce_loss_per_beam'], tol=1e-3)
+            close(i['total'], w['total_loss'], tol=1e-3*k)
+            close(i['grad_norms'], w['grad_norms'], 5e-3)
+            close(i['cut'], w['candidate_cut'], 1e-2)
+            close([r[:3] for r in i['target_probs']], w['target_top_probs'], 5e-3)
+            for ids,probs,theirs,p in zip(i['target_ids'], i['target_probs'], w['target_top_ids'], w['target_top_probs']):
+                at = dict(zip(ids, probs))
+                assert all(x in at for x in theirs), (theirs, ids)
+                close([at[x] for x in theirs], p, 5e-3)
+        close([s for _,s in got['beams']], [s for _,s in want['beams_after']], tol=1e-3)
+        assert [tokenizer.decode(ids) for ids,_ in got['beams']]==[t for t,_ in want['beams_after']]
