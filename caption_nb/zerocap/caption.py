@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OPENING', 'bend', 'Search', 'judge', 'chosen', 'kept_prompt', 'ZeroCap', 'load_zerocap']
 
-# %% ../../nbs/zerocap/01_caption.ipynb #053803e1
+# %% ../../nbs/zerocap/01_caption.ipynb #f34d4c19
 import re
 import torch
 from fastcore.basics import patch
@@ -20,7 +20,7 @@ from .context import Beams, clip_loss, clip_target, descend, edit_logits, first_
 from .plain import Trace, casts, choose_candidates, descend_by_loop, edit_by_loop, hypotheses
 from .published import Writer, ZeroCapConfig
 
-# %% ../../nbs/zerocap/01_caption.ipynb #266f511b
+# %% ../../nbs/zerocap/01_caption.ipynb #f2bb9489
 def bend(
     w:Writer,
     last:Tensor,               # (rows, 1) last token
@@ -49,7 +49,7 @@ def bend(
     plain = z.log_softmax(-1)
     return plain,read(w.lm, last, kv+shift)[0] if shift is not None and cfg.num_iterations else z,shift,entry
 
-# %% ../../nbs/zerocap/01_caption.ipynb #3ae7ecbd
+# %% ../../nbs/zerocap/01_caption.ipynb #86ffd1a9
 class Search:
     "The state of a search for several pictures"
     def __init__(self,
@@ -74,7 +74,7 @@ class Search:
         skip = self.beams is not None and self.savings.skip_done and self.w.cfg.normalize=='beam'
         return (~self.beams.done.flatten()).nonzero()[:, 0] if skip else torch.arange(len(self.contexts()), device=self.w.device)
 
-# %% ../../nbs/zerocap/01_caption.ipynb #b1d18903
+# %% ../../nbs/zerocap/01_caption.ipynb #5c41acf9
 @patch
 def advance(self:Search, step:int):
     "One token for every row"
@@ -106,7 +106,7 @@ def choose(self:Search, logp:Tensor, run:Tensor, entry:Tensor):
     where = torch.zeros(int(parent.max())+1, dtype=torch.long, device=logp.device).index_copy(0, run[run<=parent.max()], torch.arange(len(run), device=logp.device)[run<=parent.max()])
     self.drop_finished(where[parent], entry)
 
-# %% ../../nbs/zerocap/01_caption.ipynb #0b335ad1
+# %% ../../nbs/zerocap/01_caption.ipynb #485354f3
 @patch
 def drop_finished(self:Search,
     origin:Tensor,  # (b, k) row of the last pass that each beam goes on from
@@ -134,7 +134,7 @@ def run(self:Search)->list[list[Hypothesis]]: # per picture, best first
         for i,h in zip(self.pictures.tolist(), hypotheses(self.beams)): self.found[i] = h
     return self.found
 
-# %% ../../nbs/zerocap/01_caption.ipynb #2063a159
+# %% ../../nbs/zerocap/01_caption.ipynb #bc2214d0
 @torch.no_grad()
 def judge(
     w:Writer,
@@ -156,14 +156,14 @@ def chosen(judged:list[dict], cfg:ZeroCapConfig)->int:
     key = dict(score='score', fluency='fluency', clip='clip_with_prompt' if cfg.rerank_with_prompt else 'clip')[cfg.choose]
     return max(range(len(judged)), key=lambda i: judged[i][key])
 
-# %% ../../nbs/zerocap/01_caption.ipynb #9c315570
+# %% ../../nbs/zerocap/01_caption.ipynb #15d41808
 OPENING = re.compile(r'^(an? )?(image|picture|photo|photograph|drawing) of\b', re.I)
 
 def kept_prompt(prompt:str)->str:
     "What of a prompt stays in the caption"
     return OPENING.sub('', prompt).strip()
 
-# %% ../../nbs/zerocap/01_caption.ipynb #3bcfd050
+# %% ../../nbs/zerocap/01_caption.ipynb #c415bf79
 class ZeroCap(Captioner):
     "Captions from a language model and a CLIP, neither of which was trained to caption"
     def __init__(self,
@@ -195,7 +195,7 @@ class ZeroCap(Captioner):
         if g.dim()!=2 or g.shape[1]!=self.clip.dim: raise InputError(f'The guidance has shape {tuple(g.shape)}; {self.clip.name} wants (b, {self.clip.dim}).')
         return Search(self.w, self.texts, g, trace).run() if len(g) else []
 
-# %% ../../nbs/zerocap/01_caption.ipynb #a3970302
+# %% ../../nbs/zerocap/01_caption.ipynb #334f70b1
 @patch
 def caption_guidance(self:ZeroCap,
     g:Tensor,                # (b, d) directions of length 1
@@ -225,7 +225,7 @@ def to(self:ZeroCap, device)->ZeroCap:
     self.texts.store.clear()
     return self
 
-# %% ../../nbs/zerocap/01_caption.ipynb #634cb3e9
+# %% ../../nbs/zerocap/01_caption.ipynb #f309106a
 @patch
 def explain(self:ZeroCap,
     image,      # an RGB picture or path
