@@ -6,7 +6,7 @@
 __all__ = ['NOTHING', 'Tower', 'open_tower', 'read_prefixes', 'Layout', 'lay_out', 'read_tails', 'Savings', 'Counts',
            'CandidateTexts', 'common', 'Similarities']
 
-# %% ../../nbs/zerocap/00c_candidates.ipynb #953db00e
+# %% ../../nbs/zerocap/00c_candidates.ipynb #e1c1aa08
 import math, warnings
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from ..models.clip import Clip, encode_ids, text_tower
 from .plain import casts
 
-# %% ../../nbs/zerocap/00c_candidates.ipynb #4ce330fb
+# %% ../../nbs/zerocap/00c_candidates.ipynb #e0ad5aa5
 @dataclass
 class Tower:
     "A causal text tower of open_clip whose blocks can be run token by token"
@@ -49,7 +49,7 @@ def _finish(block, x:Tensor, a:Tensor)->Tensor:
     x = x+block.ls_1(block.attn.out_proj(a.flatten(-2)))
     return x+block.ls_2(block.mlp(block.ln_2(x)))
 
-# %% ../../nbs/zerocap/00c_candidates.ipynb #c382adfc
+# %% ../../nbs/zerocap/00c_candidates.ipynb #91bbe0e7
 def read_prefixes(
     tower:Tower,
     ids:Tensor,    # (p, n) CLIP ids, start mark in front, no end mark; rows may be padded behind
@@ -63,7 +63,7 @@ def read_prefixes(
         x = _finish(block, x, F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2))
     return kv
 
-# %% ../../nbs/zerocap/00c_candidates.ipynb #dabd4030
+# %% ../../nbs/zerocap/00c_candidates.ipynb #13b127b1
 @dataclass
 class Layout:
     "Where the tokens of many tails stand, in one line"
@@ -93,7 +93,7 @@ def lay_out(
     hidden = torch.cat([torch.arange(n, device=dev)>=kept[tail][:, None], step>at[:, None]], 1)
     return Layout(tails[tail, at].long(), kept[tail]+at, tail, at, p, line-first[p], hidden, length.cumsum(0)-1)
 
-# %% ../../nbs/zerocap/00c_candidates.ipynb #b515ed1d
+# %% ../../nbs/zerocap/00c_candidates.ipynb #8041ef14
 def _mix(q:Tensor, k:Tensor, v:Tensor, beginning:tuple, l:Layout, s:int)->Tensor:
     "Attention of tail tokens (m, heads, width) to their beginnings and their tails"
     (pk,pv),c,(h,w) = beginning,len(l.last),q.shape[1:]
@@ -122,7 +122,7 @@ def read_tails(
     x,w = t.ln_final(x[l.last]),t.text_projection
     return x if w is None else w(x) if isinstance(w, nn.Linear) else x@w
 
-# %% ../../nbs/zerocap/00c_candidates.ipynb #741ebb6a
+# %% ../../nbs/zerocap/00c_candidates.ipynb #53c1b263
 @dataclass(frozen=True)
 class Savings:
     "Which work is saved; the captions are the same with all, some or none"
@@ -160,7 +160,7 @@ class Counts:
         "Plain values, with the share of new candidates per pass"
         return dict(texts_asked=sum(self.asked), texts_encoded=self.encoded, text_tokens=self.tokens, new_share=[round(n/max(1, a), 4) for n,a in zip(self.new, self.asked)])
 
-# %% ../../nbs/zerocap/00c_candidates.ipynb #0189a463
+# %% ../../nbs/zerocap/00c_candidates.ipynb #3b3b7737
 class CandidateTexts:
     "CLIP features of the text so far with a token behind it, for any tokens"
     def __init__(self,
@@ -197,7 +197,7 @@ def _try_out(self:CandidateTexts)->bool:
             if kept>n or self._bare([prefix])[0][:kept]+tail[:-1]!=self._bare([prefix+self.texts[i]])[0]: return False
     return True
 
-# %% ../../nbs/zerocap/00c_candidates.ipynb #2e2a1aaf
+# %% ../../nbs/zerocap/00c_candidates.ipynb #3342a43d
 def common(a:list, b:list)->int:
     "Length of the common beginning"
     return next((i for i,(x,y) in enumerate(zip(a, b)) if x!=y), min(len(a), len(b)))
@@ -242,7 +242,7 @@ def _whole(self:CandidateTexts, prefix:str, text:str)->tuple:
     k = common(ids, new)
     return k,new[k:]+[self.end]
 
-# %% ../../nbs/zerocap/00c_candidates.ipynb #fb854bf7
+# %% ../../nbs/zerocap/00c_candidates.ipynb #ad7af9f6
 @patch
 def _learn(self:CandidateTexts, tokens:Tensor):
     "Tokenise texts that start a word, those not met before"
@@ -277,7 +277,7 @@ def _slow(self:CandidateTexts, prefixes:list[str], p:Tensor, tokens:Tensor)->lis
     find = (lambda x, i: self._compose(x, [i])[0]) if self.composes else (lambda x, i: self._whole(x, self.texts[i]))
     return [find(prefixes[a], i) for a,i in zip(p.tolist(), tokens.tolist())]
 
-# %% ../../nbs/zerocap/00c_candidates.ipynb #c451ddcc
+# %% ../../nbs/zerocap/00c_candidates.ipynb #336814c8
 @patch
 @torch.no_grad()
 def encode(self:CandidateTexts, prefixes:list[str], p:Tensor, tokens:Tensor)->Tensor:
@@ -303,7 +303,7 @@ def _encode_strings(self:CandidateTexts, prefixes:list[str], p:Tensor, tokens:Te
     self.counts.tokens += ids.numel()
     return F.normalize(f.float(), dim=-1)[torch.tensor([at[t] for t in texts], device=f.device)]
 
-# %% ../../nbs/zerocap/00c_candidates.ipynb #86ef8891
+# %% ../../nbs/zerocap/00c_candidates.ipynb #f57a78d2
 @patch
 def _run_whole(self:CandidateTexts, prefixes:list[str], key:Tensor)->Tensor:
     "Features of whole texts, up to the end mark or over all places; rows of `key` are prefix, kept, length, tail"
@@ -330,7 +330,7 @@ def _run_tails(self:CandidateTexts, prefixes:list[str], key:Tensor)->Tensor:
         return read_tails(self.tower, [(k[first:last], v[first:last]) for k,v in beginnings], a-first, rows[:, 1], rows[:, 3:], rows[:, 2])
     return torch.cat([part(i) for i in range(0, len(key), self.savings.chunk)])
 
-# %% ../../nbs/zerocap/00c_candidates.ipynb #6e759191
+# %% ../../nbs/zerocap/00c_candidates.ipynb #665c19c5
 @patch
 def features(self:CandidateTexts,
     prefixes:list[str],  # texts so far
@@ -371,7 +371,7 @@ def _keep(self:CandidateTexts, prefix:str, tokens:Tensor, f:Tensor):
     self.store.move_to_end(prefix)
     while len(self.store)>1 and sum(len(i) for i,_ in self.store.values())>self.savings.keep: self.store.popitem(last=False)
 
-# %% ../../nbs/zerocap/00c_candidates.ipynb #f6772ffc
+# %% ../../nbs/zerocap/00c_candidates.ipynb #46e413dc
 class Similarities:
     "Cosines of candidate texts with the guidance, for the rows of one step"
     def __init__(self,

@@ -7,7 +7,7 @@ __all__ = ['TINY', 'BLANKS', 'SIGNS', 'WINDOW', 'guidance', 'make_cache', 'read'
            'shift_norms', 'descend', 'clean_blanks', 'decode_ids', 'token_texts', 'forbidden_ids', 'damp', 'boost',
            'Rules', 'edit_logits', 'fuse', 'Beams', 'first_beams', 'grow_beams']
 
-# %% ../../nbs/zerocap/00_context.ipynb #5d0b8144
+# %% ../../nbs/zerocap/00_context.ipynb #c8727e48
 import math, re
 from dataclasses import dataclass
 import torch
@@ -17,7 +17,7 @@ from transformers import DynamicCache
 from ..core import InputError
 from ..models.lm import CACHE
 
-# %% ../../nbs/zerocap/00_context.ipynb #9f21067e
+# %% ../../nbs/zerocap/00_context.ipynb #ab5f5f95
 def guidance(
     image_features=None,         # (m, d) not normalised; None: no pictures
     image_weights=None,          # m numbers; None: 1 each
@@ -39,7 +39,7 @@ def _weighted(features:Tensor, weights, name:str, normalize:bool)->Tensor:
     f = F.normalize(features.float(), dim=-1) if normalize else features.float()
     return torch.tensor(weights, device=f.device, dtype=f.dtype)@f
 
-# %% ../../nbs/zerocap/00_context.ipynb #9566b7eb
+# %% ../../nbs/zerocap/00_context.ipynb #7d7e3045
 def make_cache(
     kv:Tensor|None, # (layers, 2, rows, heads, n, width); None: nothing read yet
 )->DynamicCache:    # gradients reach `kv`
@@ -59,7 +59,7 @@ def read(
     if len(shapes)!=1: raise InputError(f'{type(lm).__name__} keeps keys and values of {len(shapes)} shapes; ZeroCap needs a decoder whose layers all keep them in one.')
     return logits[:, -1].float(), torch.stack([torch.stack((l.keys[..., -m:, :], l.values[..., -m:, :])) for l in layers]).float()
 
-# %% ../../nbs/zerocap/00_context.ipynb #eeaf0248
+# %% ../../nbs/zerocap/00_context.ipynb #9f86d485
 def clip_target(
     similarity:Tensor,  # (rows, c) cosines of candidate texts and guidance
     temperature:float,  # tau
@@ -82,7 +82,7 @@ def fluency_loss(
     "How far the next token has moved from what the language model would say"
     return (logp.exp()*(logp-plain)).sum(-1)
 
-# %% ../../nbs/zerocap/00_context.ipynb #9010d49b
+# %% ../../nbs/zerocap/00_context.ipynb #fc06a2de
 TINY = 1e-15 # added to norms
 
 def shift_norms(
@@ -101,7 +101,7 @@ def descend(
     norm = shift_norms(grad)+TINY
     return shift-stepsize*grad/norm[..., None, None, None]**exponent
 
-# %% ../../nbs/zerocap/00_context.ipynb #8b811b2b
+# %% ../../nbs/zerocap/00_context.ipynb #7093e4a9
 BLANKS = (' .', '.'), (' ?', '?'), (' !', '!'), (' ,', ','), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re")
 
 def clean_blanks(text:str)->str:
@@ -128,7 +128,7 @@ def token_texts(
     known = range(min(v, len(tokenizer)))
     return [decode_ids(tokenizer, [i], clean) if i not in special else '' for i in known]+['']*(v-len(known))
 
-# %% ../../nbs/zerocap/00_context.ipynb #6cd06667
+# %% ../../nbs/zerocap/00_context.ipynb #ae7fa0d9
 SIGNS = set('(),!:\n')
 
 def forbidden_ids(
@@ -137,7 +137,7 @@ def forbidden_ids(
     "Tokens that captions should not hold: whole numbers below 100,000 without a blank in front, some signs"
     return [i for i,t in enumerate(texts) if re.fullmatch(r'0|[1-9][0-9]{0,4}', t) or t in SIGNS]
 
-# %% ../../nbs/zerocap/00_context.ipynb #9fd72756
+# %% ../../nbs/zerocap/00_context.ipynb #9ff9acab
 def damp(z:Tensor, factor:float)->Tensor:
     "Lower logits, whatever their sign"
     return torch.where(z>0, z/factor, z*factor)
@@ -160,7 +160,7 @@ class Rules:
 
 WINDOW = 4 # last tokens that the repetition penalty sees
 
-# %% ../../nbs/zerocap/00_context.ipynb #33cc3d3e
+# %% ../../nbs/zerocap/00_context.ipynb #df9d928a
 def _at(z:Tensor, ids:Tensor, change, factor:float)->Tensor:
     "The same change to some columns"
     return z.index_copy(1, ids, change(z[:, ids], factor)) if len(ids) else z
@@ -180,7 +180,7 @@ def edit_logits(
     else: z = z.index_fill(1, rules.forbidden, -math.inf)
     return z.index_fill(1, rules.never, -math.inf)
 
-# %% ../../nbs/zerocap/00_context.ipynb #caefe2a1
+# %% ../../nbs/zerocap/00_context.ipynb #19585d51
 def fuse(
     z:Tensor,        # (rows, v) edited logits
     plain:Tensor,    # (rows, v) log-probabilities of the untouched model
@@ -193,7 +193,7 @@ def fuse(
     total = r.logsumexp(-1) if normalize=='beam' else r.view(b, -1).logsumexp(-1).repeat_interleave(len(r)//b)
     return r-total[:, None]
 
-# %% ../../nbs/zerocap/00_context.ipynb #0882ccfc
+# %% ../../nbs/zerocap/00_context.ipynb #e2be3469
 @dataclass
 class Beams:
     "The beams of b pictures, k each, best first"
@@ -216,7 +216,7 @@ def first_beams(
     total,ids = logp.topk(k)
     return Beams(ids[..., None], total, torch.ones_like(ids), torch.isin(ids, end))
 
-# %% ../../nbs/zerocap/00_context.ipynb #d1faa73e
+# %% ../../nbs/zerocap/00_context.ipynb #5fe75c89
 def grow_beams(
     beams:Beams,
     logp:Tensor,  # (b, k, v) of the next token; rows that are done are not looked at
