@@ -80,7 +80,7 @@ class ToySwinConfig:
     embed_dim:int = 32               # width of the first stage; it doubles with each
     depths:tuple[int, ...] = (2, 2, 2)   # blocks per stage
     heads:tuple[int, ...] = (2, 4, 8)    # per stage
-    steps:int = 1200                 # of training
+    steps:int = 1000                 # of training
     batch_size:int = 64              # scenes per step
     lr:float = 2e-3                  # highest learning rate
     precision:str = 'fp32'           # fp32, bf16, auto
@@ -106,7 +106,7 @@ def train_toy_swin(cfg:ToySwinConfig, work, n_heldout:int=500, quiet:bool=False)
 
 # %% ../../nbs/app/00g_toyzoo.ipynb #0bd7cb29
 FULL = dict(
-    clip=ToyClipConfig(fact_steps=850, steps=700, scenes=9000, hard=1.5),
+    clip=ToyClipConfig(fact_batch=96, steps=600, scenes=9000),
     expert=ToyClipConfig(tower='vit', image_size=64, width=128, patch=8, layers=6, upper=2, fact_steps=700, steps=1200, batch_size=48, seed=1),
     pac=ToyPacConfig(),
     weak=ToyClipConfig(width=8, dim=64, text_width=64, text_layers=2, fact_steps=200, steps=400, scenes=4000, twins=False, init=.01, pull=0., seed=2),
