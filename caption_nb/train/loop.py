@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-from ..core import InputError, atomic_path, check_ranges, identity_of, pick_device, pick_precision, progress
+from ..core import InputError, atomic_path, check_ranges, pick_device, pick_precision, progress, to_dict
 
 # %% ../../nbs/train/00_loop.ipynb #03df7122
 @dataclass
@@ -45,9 +45,13 @@ class LoopConfig:
     precision:str = 'auto'         # auto, fp32, bf16
     device:str = 'auto'            # auto, cpu, cuda
     seed:int = 0                   # order of the pictures, dropout, and everything else that is drawn
-    LATER = ('decay_all', 'eps')   # fields that older states lack
+    LATER = ('decay_all', 'eps')   # fields that older states lack; they were made with the defaults
 
 # %% ../../nbs/train/00_loop.ipynb #c55e46c2
+def _with_later(state:dict)->dict:
+    "A saved state with the defaults of settings that there were not yet"
+    return state|dict(config={f:getattr(LoopConfig, f) for f in LoopConfig.LATER}|state['config'])
+
 MANY = float('inf')
 RANGES = dict(epochs=(1, MANY), steps=(1, MANY), batch_size=(1, MANY), accumulate=(1, MANY), lr=(0, MANY), warmup=(0, MANY), weight_decay=(0, MANY),
               beta2=(0, 1), eps=(0, 1), clip=(0, MANY), ema=(0, .999999), eval_every=(0, MANY), save_every=(1, MANY), log_every=(1, MANY), seed=(0, 2**32-1)) # of `LoopConfig`
@@ -222,7 +226,7 @@ def save(self:Loop):
 def settings(self:Loop)->dict:
     "What must be equal for a state to be continued"
     free = {'device', 'save_every', 'log_every', 'eval_every', 'epochs', 'steps'}
-    return {k:v for k,v in identity_of(self.cfg).items() if k not in free}|dict(steps=self.steps, items=len(self.data))|self.identity
+    return {k:v for k,v in to_dict(self.cfg).items() if k not in free}|dict(steps=self.steps, items=len(self.data))|self.identity
 
 # %% ../../nbs/train/00_loop.ipynb #4b5dd9fc
 @patch
@@ -230,11 +234,10 @@ def resume(self:Loop)->bool:
     "Take up `last.pt` if there is one; whether there was"
     path = self.state/'last.pt' if self.state else None
     if path is None or not path.exists(): return False
-    try: s = torch.load(path, map_location='cpu', weights_only=True)
+    try: s = _with_later(torch.load(path, map_location='cpu', weights_only=True))
     except Exception as e:
         raise InputError(f'{path} cannot be read ({type(e).__name__}); it is damaged. Delete it to start again.') from None
-    was,now = ({f:getattr(LoopConfig, f) for f in LoopConfig.LATER}|c for c in (s['config'], self.settings()))
-    differ = [f'{k}: {was.get(k)} then, {v} now' for k,v in now.items() if was.get(k)!=v]
+    differ = [f'{k}: {s["config"].get(k)} then, {v} now' for k,v in self.settings().items() if s['config'].get(k)!=v]
     shapes = [{k:tuple(v.shape) for k,v in ps.items()} for ps in (s['params'], self.params)]
     if shapes[0]!=shapes[1]: differ.append('the trained parameters are others')
     if differ: raise InputError(f'{path} belongs to a training with other settings ({"; ".join(differ)}). Use another folder, or delete it to start again.')
