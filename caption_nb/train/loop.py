@@ -183,7 +183,11 @@ def train_step(self:Loop, batches:list[dict])->dict:
 
 # %% ../../nbs/train/00_loop.ipynb #d7e803a8
 @patch
-def update(self:Loop, total:Tensor, count, logs:dict)->dict:
+def update(self:Loop,
+    total:Tensor, # () summed loss of this process
+    count,        # number, or () tensor: what it was summed over
+    logs:dict,    # name -> number or () tensor, passed on
+)->dict:          # name -> () tensor: loss, grad_norm, and the logs
     "Scale the gradient to a mean, clip, step, average the weights"
     both = self.accel.reduce(torch.stack([total.float(), torch.as_tensor(count, dtype=torch.float32, device=total.device)]), 'sum')
     scale = self.accel.num_processes/both[1].clamp(min=1)
