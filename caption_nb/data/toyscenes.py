@@ -8,7 +8,7 @@ __all__ = ['SHAPES', 'COLORS', 'GROUNDS', 'STYLES', 'WORDS', 'COMBOS', 'HELD_OUT
            'show_pictures', 'swap_scene']
 
 # %% ../../nbs/data/02a_toyscenes.ipynb #33d20dbd
-import math, random
+import math, random, threading
 from functools import partial
 from itertools import combinations
 
@@ -176,9 +176,20 @@ def _mask(
     return mask.reduce(4)
 
 # %% ../../nbs/data/02a_toyscenes.ipynb #323c6f7c
+class _Own(threading.local):
+    "One generator per thread"
+    def __init__(self): self.rng = np.random.RandomState(0)
+
+_OWN = _Own()
+
+def _noise(seed:int)->np.random.RandomState:
+    "A stream that begins at `seed`; it ends where the next one of the thread begins"
+    _OWN.rng.seed(seed)
+    return _OWN.rng
+
 def _ground(scene, size):
     "The background: its colour, with soft blotches"
-    noise = np.random.RandomState(scene['seed'])
+    noise = _noise(scene['seed'])
     small = np.array(GROUNDS[scene['background']])+noise.uniform(-9, 9, (8,8,1))+noise.uniform(-5, 5, 3)
     return Image.fromarray(small.clip(0, 255).astype(np.uint8)).resize((size, size), Image.Resampling.BICUBIC)
 
@@ -211,7 +222,7 @@ def render_scene(
     size:int=64, # pixels, width and height
 )->Image.Image:  # RGB
     "Draw the scene; the same scene gives the same pixels"
-    im,noise = _ground(scene, size),np.random.RandomState(scene['seed']+1)
+    im,noise = _ground(scene, size),_noise(scene['seed']+1)
     shade = [np.clip(np.array(COLORS[o['color']])+noise.uniform(-10, 10, 3), 0, 255) for o in scene['objects']]
     for o,rgb in sorted(zip(scene['objects'], shade), key=lambda p: -p[0]['radius']):
         BRUSHES[scene['style']](im, o, rgb)
