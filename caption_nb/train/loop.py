@@ -96,7 +96,7 @@ def divided(
     world:int=1,      # processes
 )->list[tuple]:       # per micro-batch: all its items, and those of the process
     "The micro-batches of a step, and one process's share of them"
-    if len(items)<world: raise InputError(f'{len(items)} items per step cannot be divided among {world} processes; raise batch_size (there may be too few data for it), or start fewer processes.')
+    if len(items)<world: raise InputError(f'a step of {len(items)} cannot be divided among {world} processes; raise batch_size (there may be too few data for it), or start fewer processes.')
     return [(p, p[rank::world]) for p in np.array_split(items, min(accumulate, len(items)//world))]
 
 # %% ../../nbs/train/00_loop.ipynb #70e5b8d3
