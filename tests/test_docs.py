@@ -88,8 +88,8 @@ def parse(command, rest):
     if command in cli.WITH_ARGS:
         if rest: from_args(cli.WITH_ARGS[command][0], rest)
     elif command=='train' and rest:
-        _,options = cli.take_option(rest[1:], 'out', '')
-        from_args(cli.STAGES[rest[0]]()[0], options)
+        preset,options = cli.take_preset(rest[0], cli.take_option(rest[1:], 'out', '')[1])
+        from_args(cli.STAGES[rest[0]]()[0], options, default=preset)
     elif command=='prepare' and rest:
         _,options = cli.take_option(rest[1:], 'out', '')
         from_args(cli.PREPARED[rest[0]]()[0], options)

@@ -44,7 +44,7 @@ class ToyClipConfig:
     text_layers:int = 4      # its blocks
     vocab_size:int = 600     # of the tokenizer, at most
     fact_steps:int = 900     # first stage: steps on scene facts
-    fact_batch:int = 96      # scenes per step
+    fact_batch:int = 64      # scenes per step
     fact_lr:float = 2e-3     # highest learning rate
     steps:int = 1500         # second stage: steps on pictures and captions
     scenes:int = 12000       # scenes they draw from
@@ -247,7 +247,7 @@ class PairData:
         other = [(r-1, swap_caption(seen[r-1][1], texts[r-1])) for r in twice]
         other = [(r, text) for r,text in other if text not in ('', texts[r])]
         lures = [at for r in twice for at in ((r-1, r), (r, r-1))]+[(r, len(texts)+k) for k,(r,_) in enumerate(other)]
-        return dict(tokens=torch.stack([s for _,_,s in seen]), ids=self.clip.tokenize(texts+[text for _,text in other], warn=False), lures=torch.tensor(lures).view(-1, 2))
+        return dict(tokens=torch.stack([s for _,_,s in seen]), ids=self.clip.tokenize(texts+[text for _,text in other], warn=False), lures=torch.tensor(lures, dtype=torch.long).view(-1, 2))
 
     def _both(self, i): return [(self.scenes[i], self.own[i])]+([(self.twins[i], self.other[self.row[i]])] if i in self.row else [])
 

@@ -38,7 +38,7 @@ class ToyLMConfig:
     heads:int = 4           # of attention
     n_positions:int = 128   # prefix, prompt and caption together
     init:float = .1         # standard deviation of fresh weights
-    steps:int = 900         # of 128 captions
+    steps:int = 800         # of 128 captions
     lr:float = 2e-3         # highest learning rate
     precision:str = 'fp32'  # fp32, bf16, auto
     seed:int = 0            # of weights and order
@@ -80,7 +80,7 @@ class ToySwinConfig:
     embed_dim:int = 32               # width of the first stage; it doubles with each
     depths:tuple[int, ...] = (2, 2, 2)   # blocks per stage
     heads:tuple[int, ...] = (2, 4, 8)    # per stage
-    steps:int = 1200                 # of training
+    steps:int = 1000                 # of training
     batch_size:int = 64              # scenes per step
     lr:float = 2e-3                  # highest learning rate
     precision:str = 'fp32'           # fp32, bf16, auto
@@ -106,10 +106,10 @@ def train_toy_swin(cfg:ToySwinConfig, work, n_heldout:int=500, quiet:bool=False)
 
 # %% ../../nbs/app/00g_toyzoo.ipynb #0bd7cb29
 FULL = dict(
-    clip=ToyClipConfig(fact_steps=800, steps=600, scenes=9000),
-    expert=ToyClipConfig(tower='vit', image_size=64, width=128, patch=8, layers=6, upper=2, fact_steps=700, steps=1300, seed=1),
+    clip=ToyClipConfig(fact_batch=96, steps=600, scenes=9000),
+    expert=ToyClipConfig(tower='vit', image_size=64, width=128, patch=8, layers=6, upper=2, fact_steps=700, steps=1200, batch_size=48, seed=1),
     pac=ToyPacConfig(),
-    weak=ToyClipConfig(width=8, dim=64, text_width=64, text_layers=2, fact_steps=250, steps=500, scenes=4000, twins=False, init=.01, pull=0., seed=2),
+    weak=ToyClipConfig(width=8, dim=64, text_width=64, text_layers=2, fact_steps=200, steps=400, scenes=4000, twins=False, init=.01, pull=0., seed=2),
     lm=ToyLMConfig(),
     xvlm=ToySwinConfig())
 
@@ -157,7 +157,7 @@ def _make_xvlm(part, cfg, folder, work, n, quiet, there):
     return found
 
 # %% ../../nbs/app/00g_toyzoo.ipynb #35293c3b
-MAKERS = dict(clip=_make_clip, expert=_make_clip, pac=_make_pac, weak=_make_clip, lm=_make_lm, xvlm=_make_xvlm)
+MAKERS = dict(clip=_make_clip, expert=_make_clip, pac=_make_pac, xvlm=_make_xvlm, weak=_make_clip, lm=_make_lm) # the longest first, so that two processes end together
 NEEDS = dict(pac='expert')                                    # what has to be there before
 LAST = dict(pac='pac', lm='lm', xvlm='xvlm')                  # the last stage of a training, `pairs` for the others
 
@@ -239,7 +239,7 @@ def _thin(log:list, n:int=60)->list:
 @dataclass
 class ToyZooConfig:
     "Build the weights of the toy world from nothing"
-    parts:tuple[str, ...] = ()       # of clip, expert, pac, weak, lm, xvlm, with commas or spaces between; none means all
+    parts:tuple[str, ...] = ()       # of clip, expert, pac, xvlm, weak, lm, with commas or spaces between; none means all
     jobs:int = 2                     # parts trained at the same time
     again:bool = False               # make parts anew that are there
     size:str = 'full'                # full, or tiny: seconds, and nothing is learned; wants --out

@@ -22,7 +22,7 @@ def _arrays(path)->tuple[list, np.ndarray]:
     "Ids and features (N, r, d) of a file of arrays"
     try:
         with np.load(path, allow_pickle=False) as z: found = {k:z[k] for k in ('ids', 'features') if k in z.files}
-    except (OSError, ValueError, zipfile.BadZipFile, AttributeError) as e: raise InputError(f'{path} is no .npz file of arrays ({str(e)[:80]}). Write it with numpy.savez(path, ids=..., features=...).') from None
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, AttributeError) as e: raise InputError(f'{path} is no .npz file of arrays ({str(e)[:80]}). Write it with numpy.savez(path, ids=..., features=...).') from None
     gone = [k for k in ('ids', 'features') if k not in found]
     if gone: raise InputError(f'{path} has no array {" and no array ".join(gone)}. Write it with numpy.savez(path, ids=..., features=...).')
     ids,x = [picture_id(str(k)) for k in found['ids'].reshape(-1)],found['features']

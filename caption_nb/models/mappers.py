@@ -26,7 +26,10 @@ class LinearMapper(nn.Module):
     def length(self, r:int)->int:
         "Prefix length for r image tokens"
         return r
-    def forward(self, x:Tensor)->Tensor: return self.model(x.to(self.model.weight.dtype))
+    def forward(self,
+        x:Tensor, # (b, r, d)
+    )->Tensor:    # (b, r, h)
+        return self.model(x.to(self.model.weight.dtype))
 
 class MLPMapper(nn.Module):
     "OPG's two layers for every token: (b, r, d) -> (b, r, h)"
@@ -43,7 +46,9 @@ class MLPMapper(nn.Module):
     def length(self, r:int)->int:
         "Prefix length for r image tokens"
         return r
-    def forward(self, x:Tensor)->Tensor:
+    def forward(self,
+        x:Tensor, # (b, r, d)
+    )->Tensor:    # (b, r, h)
         first,act,last = self.model
         return last(F.dropout(act(first(x.to(first.weight.dtype))), self.dropout, self.training))
 
@@ -57,7 +62,9 @@ class Attention(nn.Module):
         self.to_queries = nn.Linear(h, h, bias=False)
         self.to_keys_values = nn.Linear(h, 2*h, bias=False)
         self.project = nn.Linear(h, h)
-    def forward(self, z:Tensor)->Tensor:
+    def forward(self,
+        z:Tensor, # (b, l, h), image tokens and constants together
+    )->Tensor:    # (b, l, h)
         b,l,h = z.shape
         def split(x): return x.view(b, l, self.heads, -1).transpose(1, 2)   # (b, heads, l, h/heads)
         k,v = self.to_keys_values(z).chunk(2, -1)
@@ -70,7 +77,10 @@ class Mlp(nn.Module):
     def __init__(self, h:int, ratio:float=2.):
         super().__init__()
         self.fc1,self.fc2 = nn.Linear(h, int(h*ratio)),nn.Linear(int(h*ratio), h)
-    def forward(self, z:Tensor)->Tensor: return self.fc2(self.fc1(z).relu())
+    def forward(self,
+        z:Tensor, # (..., h)
+    )->Tensor:    # (..., h)
+        return self.fc2(self.fc1(z).relu())
 
 class Block(nn.Module):
     "A pre-norm transformer block without dropout"
@@ -78,7 +88,9 @@ class Block(nn.Module):
         super().__init__()
         self.norm1,self.attn = nn.LayerNorm(h),Attention(h, heads)
         self.norm2,self.mlp = nn.LayerNorm(h),Mlp(h, ratio)
-    def forward(self, z:Tensor)->Tensor:
+    def forward(self,
+        z:Tensor, # (b, l, h)
+    )->Tensor:    # (b, l, h)
         z = z+self.attn(self.norm1(z))
         return z+self.mlp(self.norm2(z))
 
@@ -89,7 +101,9 @@ class Blocks(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(Block(h, heads, ratio) for _ in range(layers))
         self.norm,self.final_norm = nn.LayerNorm(h).requires_grad_(final_norm),final_norm
-    def forward(self, z:Tensor)->Tensor:
+    def forward(self,
+        z:Tensor, # (b, l, h)
+    )->Tensor:    # (b, l, h)
         for block in self.layers: z = block(z)
         return self.norm(z) if self.final_norm else z
 
@@ -110,7 +124,9 @@ class TransformerMapper(nn.Module):
     def length(self, r:int)->int:
         "Prefix length, whatever the number of image tokens"
         return len(self.prefix_const)
-    def forward(self, x:Tensor)->Tensor:
+    def forward(self,
+        x:Tensor, # (b, r, d)
+    )->Tensor:    # (b, k, h)
         z = self.linear(x.to(self.linear.weight.dtype))
         z = torch.cat([z, self.prefix_const.expand(len(z), -1, -1)], 1)   # (b, r+k, h)
         return self.transformer(z)[:,x.shape[1]:]
@@ -139,7 +155,9 @@ class ClipMLPMapper(nn.Module):
     def length(self, r:int)->int:
         "Prefix length, whatever the number of image tokens"
         return self.k
-    def forward(self, x:Tensor)->Tensor:
+    def forward(self,
+        x:Tensor, # (b, d), or image tokens (b, r, d)
+    )->Tensor:    # (b, k, h)
         return self.model(pooled_vector(x, self.normalize, self.model[0].weight.dtype)).view(-1, self.k, self.h)
 
 # %% ../../nbs/models/03_mappers.ipynb #90ddc1e8
@@ -163,7 +181,9 @@ class ClipTransformerMapper(nn.Module):
     def length(self, r:int)->int:
         "Prefix length, whatever the number of image tokens"
         return len(self.prefix_const)
-    def forward(self, x:Tensor)->Tensor:
+    def forward(self,
+        x:Tensor, # (b, d), or image tokens (b, r, d)
+    )->Tensor:    # (b, k, h)
         x = pooled_vector(x, self.normalize, self.linear.weight.dtype)
         z = self.linear(x).view(len(x), self.clip_length, -1)        # (b, clip_length, h)
         z = torch.cat([z, self.prefix_const.expand(len(z), -1, -1)], 1)

@@ -180,6 +180,7 @@ def _xvlm(name:str, weights=None, **options)->Encoder:
 
 def _pixels(name:str, weights=None, **options)->PixelEncoder:
     "`pixels:<patch>`: no model"
+    if name and not (name.isdecimal() and int(name)): raise InputError(f'pixels:{name}: give the side of a square in pixels behind the colon, such as pixels:16.')
     return PixelEncoder(patch=int(name or 16), **options)
 
 def _features(name:str, weights=None, **options):

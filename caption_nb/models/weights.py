@@ -132,7 +132,7 @@ def _no_weights(name, kind:Kind, looked:list[str])->InputError:
 def find_local(name, kind:Kind, roots:list)->tuple[Path|None, list[str]]:
     "The first file or complete folder of that name on this machine, and what was tried"
     looked = []
-    for p in [Path(name).expanduser(), *(Path(r)/name for r in roots)]:
+    for p in dict.fromkeys([Path(name).expanduser(), *(Path(r)/name for r in roots)]): # a whole path is the same below every root
         gone = missing_files(p, kind.files) if p.is_dir() else []
         if p.exists() and not gone: return p, looked
         looked.append(f'{p}: there, but without {" and without ".join(gone)}' if gone else f'{p}: not there')

@@ -21,7 +21,7 @@ class LossConfig:
     "The choices of the loss; a stage's own config holds fields of the same names"
     smoothing:float = 0.         # label smoothing
     word_loss:float = 0.         # weight of the bag-of-words loss on the prefix
-    aux_loss:float = 0.          # weight of the n-pair loss; the paper's is 0.1
+    aux_loss:float = 0.          # weight of the n-pair loss; 0.1 in the commands of the public README
     aux_pool:str = 'padded'      # mean of a caption's words: padded (the first `aux_words` places, padding counted), masked (its own words)
     aux_pos:str = 'caption'      # captions of one picture: caption (wrong answers for each other), image (right ones)
     aux_temperature:float = 1.   # divides the products of the n-pair loss
@@ -51,7 +51,8 @@ def npair_loss(
     temperature:float=1.,  # divides the products
     symmetric:bool=False,  # average with the direction from picture to caption
 )->Tensor:                 # scalar
-    "Multi-class n-pair loss, with the published small weight on the length of the vectors"
+    "Multi-class n-pair loss, with the published small weight on the length of the vectors; a picture without a caption has no right answer and counts in the others' only"
+    if not len(text) or not len(image): raise InputError(f'the n-pair loss got {len(text)} captions and {len(image)} pictures; it compares one or more of each. Leave out pictures without captions.')
     with torch.autocast(text.device.type, enabled=False):
         text,image = text.float(),image.float()
         scores = text@image.T/temperature
@@ -59,8 +60,9 @@ def npair_loss(
         return sum(pairs)/len(pairs)+.02*.25*(text.square().sum(1).mean()+image.square().sum(1).mean())
 
 def _cross_entropy(scores:Tensor, same:Tensor)->Tensor:
-    "Mean over rows; each row's target is spread over the columns marked in `same`"
-    return -(same/same.sum(1, keepdim=True)*scores.log_softmax(1)).sum(1).mean()
+    "Mean over the rows with a mark in `same`; each row's target is spread over the columns marked"
+    marks = same.sum(1, keepdim=True)
+    return -(same/marks.clamp(min=1)*scores.log_softmax(1)).sum(1).sum()/(marks>0).sum().clamp(min=1)
 
 # %% ../../nbs/opg/01_loss.ipynb #1aa2597f
 def text_means(
@@ -76,7 +78,7 @@ def text_means(
     return (lm.embed(ids).float()*real).sum(1)/real.sum(1)
 
 def prefix_npair(
-    captioner,        # has `lm` and `batch_prefix`
+    captioner,        # has `lm`, and `batch_prefix`: batch -> (b, k, h)
     batch:dict,       # features (b, r, d), ids and mask (b, n, t)
     cfg:LossConfig,   # the fields that start with `aux`
 )->Tensor:            # scalar

@@ -83,7 +83,7 @@ def temperature(
 
 # %% ../../nbs/opg/00a_mask.ipynb #973b8991
 def budget_loss(
-    gate:Tensor,    # (b, k) gates of a batch
+    gate:Tensor,    # (b, k) gates of a batch, as `forward` gives them: with threshold and temperature
     share:float,    # wanted share of visible places
 )->Tensor:          # scalar
     "Squared distance of each picture's visible share from the wanted one"

@@ -89,14 +89,14 @@ def default_scst(run:str='')->SCSTConfig:
 
 def published_scst(run:str='')->SCSTConfig:
     "Those of the released code"
-    return SCSTConfig(run=run, baseline='greedy', unfinished='stopped', eos_only_if_stopped=False, dropout=True, views=0, batch_size=7, scale_lr=False, decay_by_name=True, clip=0., steps=56642)
+    return SCSTConfig(run=run, baseline='greedy', unfinished='stopped', eos_only_if_stopped=False, dropout=True, views=0, batch_size=7, scale_lr=False, decay_by_name=True, clip=0., steps=56642, precision='fp32', seed=42)
 
 def paper_config()->list[tuple]:
     "Name, value, and where the value comes from, for the second stage as published"
     return [('baseline', 'greedy', 'public code; the mean of the other samples is its option'), ('samples', 5, 'public code'), ('max_len', 20, 'public code'),
             ('reward', 'CIDEr-D with stored document frequencies', 'public code'), ('lr', 5e-6, 'public code'), ('betas', '0.9, 0.98', 'public code'),
             ('weight decay', .01, 'public code, by names'), ('batch size', 7, 'public code, pictures'), ('epochs', 5, 'public code; the rate is 0 after 0.7 of the first'),
-            ('warm-up', .1, 'public code, share of 56,642 steps'), ('schedule', 'linear', 'public code'), ('the paper\'s own table', '-', 'not at hand; nothing is quoted from it')]
+            ('warm-up', .1, 'public code, share of 56,642 steps'), ('schedule', 'linear', 'public code'), ('precision', 'fp32', 'public code'), ('seed', 42, 'public code'), ('the paper\'s own table', '-', 'not at hand; nothing is quoted from it')]
 
 # %% ../../nbs/opg/03_scst.ipynb #f0298228
 def load_df(
@@ -134,7 +134,9 @@ def read_start(
     if not is_finished(base): raise InputError(f'{base} holds no finished run; train one with capnb train opg.xe --out {cfg.run}.')
     stage = read_json(base/'config.json').get('stage')
     if stage!='xe': raise InputError(f'{base} is a run of stage {stage}; the second stage starts from one of stage xe.')
-    return base, read_run_config(base), read_json(base/'result.json')
+    first = read_run_config(base)
+    if cfg.views>first.views: raise InputError(f'views is {cfg.views}, but {base} has {first.views} of each picture; set it to {first.views} or less, or to 0 for all.')
+    return base, first, read_json(base/'result.json')
 
 def train_scst(
     cfg:SCSTConfig,       # every choice

@@ -33,7 +33,7 @@ from ..models.vision import load_vision
 from ..models.weights import find_weights, hash_files
 from .loss import check_loss, loss_config, prefix_xe
 from .mask import check_mask
-from .prefix import PrefixCaptioner, PrefixConfig, load_prefix_captioner, prefix_length
+from .prefix import PrefixCaptioner, PrefixConfig, check_scale, load_prefix_captioner, prefix_length
 from ..rewards.consensus import Neighbours
 from ..runs import Run, device_name, finish
 from ..train.loop import MANY, RANGES as LOOP_RANGES, Loop, loop_config
@@ -48,7 +48,7 @@ class XEConfig:
     encoder:str = 'open_clip:toy/clip' # frozen image encoder: see `models.vision.load_vision`
     views:int = 1                   # cached views of each training picture: the plain one and augmented ones
     flip:bool = True                # augmented views may be mirrored; not where captions say left and right
-    augment:str = ''                # how augmented views are drawn: '' crop, mirror, colour; opg, opg_published (with its slips): see `models.augment`
+    augment:str = ''                # how views above the first are drawn: '' crop, mirror, colour; opg, opg_published (with its slips): see `models.augment`
     n_train:int = 0                 # training pictures used; 0 takes all
     n_val:int = 500                 # validation pictures used for choosing weights; 0 takes all
     n_test:int = 0                  # pictures per part that is scored; 0 takes all
@@ -75,15 +75,15 @@ class XEConfig:
     normalize:bool = False          # divide a pooled vector by its length
     mask:str = 'off'                # sparse mask on the prefix: off, reference, soft, ste; see `opg.mask`
     threshold:float = .5            # of the mask: places less probable are hidden
-    mask_budget:float = 0.          # weight of the loss that keeps the share of visible places near mask_share
-    mask_share:float = .5           # wanted share of visible places of a mask that learns
-    aux_loss:float = 0.             # weight of the n-pair loss between prefix and caption; the paper's is 0.1
+    mask_budget:float = 0.          # weight of the loss that keeps the share of visible places of a mask that learns near mask_share
+    mask_share:float = .5           # wanted share of visible places
+    aux_loss:float = 0.             # weight of the n-pair loss between prefix and caption; 0.1 in the commands of the public README
     aux_pool:str = 'padded'         # words of its mean: padded (20 places, padding counted, as published), masked (the caption's own)
     aux_pos:str = 'caption'         # captions of one picture: caption (wrong answers for each other, as published), image (right ones)
     aux_temperature:float = 1.      # divides its products
     aux_symmetric:bool = False      # average with the direction from picture to caption
     aux_gather:bool = False         # compare the pictures of all processes, not of each alone
-    prefix_scale:float = 1.         # factor on the mapper's last layer at the start; below 1 for a language model that starts from nothing
+    prefix_scale:float = 1.         # factor on the last layer of an MLP or linear mapper at the start; below 1 for a language model that starts from nothing
     feature_dropout:float = 0.      # share of features dropped in training
     feature_norm:bool = True        # layer norm on the image tokens
     mapper_dropout:float = 0.       # share of the MLP mapper's hidden values dropped in training
@@ -100,7 +100,9 @@ class XEConfig:
     warmup:float = .05              # share or number of steps of warm-up
     schedule:str = 'cosine'         # linear, cosine, constant
     weight_decay:float = .01        # AdamW's
+    decay_all:bool = False          # weight decay on norms and biases too, as published
     beta2:float = .98               # AdamW's second moment
+    eps:float = 1e-8                # added to the root of it; 1e-6 as published
     clip:float = 1.                 # gradient norm
     ema:float = .99                 # decay of the averaged weights; 0 switches it off
     eval_every:int = 0              # steps between evaluations; 0: once per epoch
@@ -113,7 +115,7 @@ class XEConfig:
     precision:str = 'auto'          # auto, fp32, bf16
     device:str = 'auto'             # auto, cpu, cuda
     seed:int = 0                    # of everything that is drawn
-    LATER = 'augment stop k normalize mask threshold mask_budget mask_share aux_loss aux_pool aux_pos aux_temperature aux_symmetric aux_gather'.split() # fields that older runs lack
+    LATER = 'augment decay_all eps stop k normalize mask threshold mask_budget mask_share aux_loss aux_pool aux_pos aux_temperature aux_symmetric aux_gather'.split() # fields that older runs lack
 
 # %% ../../nbs/opg/02_train.ipynb #744c550e
 RANGES = LOOP_RANGES|dict(views=(1, MANY), n_train=(0, MANY), n_val=(0, MANY), n_test=(0, MANY), n_toy=(1, MANY), lm_layers=(1, MANY), lm_width=(1, MANY), lm_heads=(1, MANY),
@@ -251,10 +253,14 @@ def check_select(name:str):
     if name and name not in VALUES: raise InputError(f"select is {name!r}; weights are chosen by one of {', '.join(VALUES)}, or '' keeps the last.")
 
 def check_choices(cfg:XEConfig):
-    "Refuse words that choose nothing, before hours have passed"
+    "Refuse words that choose nothing, and choices without effect, before hours have passed"
     check_select(cfg.select)
     check_loss(cfg)
     check_mask(cfg.mask, cfg.threshold)
+    check_scale(cfg.mapper, cfg.prefix_scale)
+    if cfg.mask_budget and cfg.mask not in ('soft', 'ste'): raise InputError(f'mask_budget is {cfg.mask_budget}, but mask {cfg.mask} does not learn; leave it at 0, or take soft or ste.')
+    if cfg.augment and cfg.encoder.startswith('features:'): raise InputError(f'augment is {cfg.augment!r}, but the views of ready features were drawn when they were made; leave it empty.')
+    if cfg.augment and cfg.views<2: raise InputError(f'augment is {cfg.augment!r}, but views is {cfg.views}: the first view is the plain picture, so nothing would be augmented. Set views to 2 or more, or leave augment empty.')
     if not cfg.lm and cfg.stop!=END: raise InputError(f'stop is {cfg.stop!r}, but a small language model ends captions with {END}; leave stop alone, or give an lm.')
 
 class Validation:
@@ -434,6 +440,7 @@ def base_of(
     "Where the run lies that another starts from"
     if not run: raise InputError(f'run is empty: name the folder of a finished run, --run RUN{also}.')
     base = find_path(run)
+    if base.is_file(): raise InputError(f'{base} is a file, and a run is a folder. If it is a checkpoint of the public code, make a run of it first: capnb train opg.published --file {base} --data DATA --out RUN')
     if base.resolve()==Path(out).resolve(): raise InputError(f'{base} is the run itself; give {what} a folder of its own.')
     return base
 

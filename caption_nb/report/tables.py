@@ -19,7 +19,7 @@ from ..metrics.scorecard import Scorecard, compare, mean_of, score
 
 # %% ../../nbs/report/00_tables.ipynb #26f2729d
 INSIDE = {'model','state','local','.ipynb_checkpoints'} # folders of a run that are not runs
-WORDS = 'system stage world supervision trained_on preset date'.split() # fields of a result that are texts
+WORDS = 'system stage world supervision trained_on preset date'.split() # fields of a result that are texts; preset is a word for a run that nothing else sets apart, such as its mapper
 
 def run_folders(
     root, # any folder above run folders

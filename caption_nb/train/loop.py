@@ -35,7 +35,9 @@ class LoopConfig:
     warmup:float = .01             # share of all steps (below 1) or number of steps over which the rate rises from 0
     schedule:str = 'linear'        # how it falls afterwards: linear, cosine, constant
     weight_decay:float = .01       # AdamW's, on matrices; norms and biases are left alone
+    decay_all:bool = False         # weight decay on norms and biases too
     beta2:float = .999             # AdamW's second moment; the first is 0.9
+    eps:float = 1e-8               # added to the root of it
     clip:float = 1.                # largest norm of the whole gradient; 0 switches it off
     ema:float = 0.                 # decay of the averaged weights that are evaluated and kept; 0 switches it off
     eval_every:int = 0             # steps between evaluations; 0: once per epoch
@@ -44,11 +46,16 @@ class LoopConfig:
     precision:str = 'auto'         # auto, fp32, bf16
     device:str = 'auto'            # auto, cpu, cuda
     seed:int = 0                   # order of the pictures, dropout, and everything else that is drawn
+    LATER = ('decay_all', 'eps')   # fields that older states lack; they were made with the defaults
 
 # %% ../../nbs/train/00_loop.ipynb #c55e46c2
+def _with_later(state:dict)->dict:
+    "A saved state with the defaults of settings that there were not yet"
+    return state|dict(config={f:getattr(LoopConfig, f) for f in LoopConfig.LATER}|state['config'])
+
 MANY = float('inf')
 RANGES = dict(epochs=(1, MANY), steps=(1, MANY), batch_size=(1, MANY), accumulate=(1, MANY), lr=(0, MANY), warmup=(0, MANY), weight_decay=(0, MANY),
-              beta2=(0, 1), clip=(0, MANY), ema=(0, .999999), eval_every=(0, MANY), save_every=(1, MANY), log_every=(1, MANY), seed=(0, 2**32-1)) # of `LoopConfig`
+              beta2=(0, 1), eps=(0, 1), clip=(0, MANY), ema=(0, .999999), eval_every=(0, MANY), save_every=(1, MANY), log_every=(1, MANY), seed=(0, 2**32-1)) # of `LoopConfig`
 
 def loop_config(cfg)->LoopConfig:
     "The loop's part of a stage's config: the fields of the same names"
@@ -130,11 +137,12 @@ def item_seeds(
 def param_groups(
     model:nn.Module,        # parameters with `requires_grad` are taken
     weight_decay:float=.01, # for those with two dimensions or more
+    everywhere:bool=False,  # and for all others
 )->list[dict]:
     "Two groups for AdamW: with and without weight decay"
     ps = [p for p in model.parameters() if p.requires_grad]
     if not ps: raise InputError('nothing to train: every parameter is frozen.')
-    return [dict(params=[p for p in ps if p.ndim>=2], weight_decay=weight_decay), dict(params=[p for p in ps if p.ndim<2], weight_decay=0.)]
+    return [dict(params=[p for p in ps if p.ndim>=2], weight_decay=weight_decay), dict(params=[p for p in ps if p.ndim<2], weight_decay=weight_decay*everywhere)]
 
 # %% ../../nbs/train/00_loop.ipynb #fd0e3ce5
 class _Loss(nn.Module):
@@ -169,7 +177,7 @@ class Loop:
         self.summary = getattr(objective, 'summary', dict)
         self.captioner,self.data,self.cfg,self.run,self.evaluate,self.select,self.watch = captioner,data,cfg,run,evaluate,select,watch
         self.state = Path(state) if state else None
-        optimizer = torch.optim.AdamW(groups(captioner, cfg.weight_decay), lr=cfg.lr, betas=(.9, cfg.beta2), fused=device.startswith('cuda'))
+        optimizer = torch.optim.AdamW(groups(captioner, cfg.weight_decay, **(dict(everywhere=True) if cfg.decay_all else {})), lr=cfg.lr, betas=(.9, cfg.beta2), eps=cfg.eps, fused=device.startswith('cuda'))
         self.model,self.optimizer = self.accel.prepare(_Loss(captioner, objective, bf16), optimizer)
         self.params = {k:p for k,p in captioner.named_parameters() if p.requires_grad}
         kept,buffers = captioner.state_dict(),dict(captioner.named_buffers())
@@ -220,7 +228,11 @@ def mean_logs(self:Loop, seen:list[tuple])->dict:
 
 # %% ../../nbs/train/00_loop.ipynb #d7e803a8
 @patch
-def update(self:Loop, total:Tensor, count, logs:dict)->dict:
+def update(self:Loop,
+    total:Tensor, # () summed loss of this process
+    count,        # number, or () tensor: what it was summed over
+    logs:dict,    # name -> number or () tensor, passed on
+)->dict:          # name -> () tensor: loss, grad_norm, and the logs
     "Scale the gradient to a mean, clip, step, average the weights"
     both = self.accel.reduce(torch.stack([total.float(), torch.as_tensor(count, dtype=torch.float32, device=total.device)]), 'sum')
     scale = self.accel.num_processes/both[1].clamp(min=1)
@@ -271,7 +283,7 @@ def resume(self:Loop)->bool:
     "Take up `last.pt` if there is one; whether there was"
     path = self.state/'last.pt' if self.state else None
     if path is None or not path.exists(): return False
-    try: s = torch.load(path, map_location='cpu', weights_only=True)
+    try: s = _with_later(torch.load(path, map_location='cpu', weights_only=True))
     except Exception as e:
         raise InputError(f'{path} cannot be read ({type(e).__name__}); it is damaged. Delete it to start again.') from None
     now = {k:v for k,v in self.settings().items() if k in s['config'] or not k.endswith(' fingerprint')} # older states lack some fingerprints
