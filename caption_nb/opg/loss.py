@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['POOLS', 'POSITIVES', 'LossConfig', 'loss_config', 'check_loss', 'npair_loss', 'text_means', 'prefix_npair',
-           'prefix_xe']
+           'over_processes', 'prefix_xe']
 
 # %% ../../nbs/opg/01_loss.ipynb #5157b0a0
 from dataclasses import dataclass, fields
 import torch
-from torch import Tensor
+from torch import Tensor, distributed as dist
 from torch.nn import functional as F
 from ..core import InputError
 from .mask import budget_loss, temperature
@@ -26,6 +26,7 @@ class LossConfig:
     aux_pos:str = 'caption'      # captions of one picture: caption (wrong answers for each other), image (right ones)
     aux_temperature:float = 1.   # divides the products of the n-pair loss
     aux_symmetric:bool = False   # average with the other direction, from picture to caption
+    aux_gather:bool = False      # pictures and captions of all processes are wrong answers, not those of a process alone
     aux_words:int = 20           # places averaged by aux_pool padded
     mask_budget:float = 0.       # weight of the loss that keeps the share of visible places near `mask_share`
     mask_share:float = .5        # wanted share of visible places of a mask that learns
@@ -86,10 +87,29 @@ def prefix_npair(
     owner = real.nonzero()[:,0]                                           # (m,) picture of each caption
     text = text_means(captioner.lm, batch['ids'][real], batch['mask'][real], cfg.aux_pool, cfg.aux_words)
     image = captioner.batch_prefix(batch).float().mean(1)                 # (b, h)
+    if cfg.aux_gather: text,image,owner = over_processes(text, image, owner)
     each = torch.arange(len(image) if cfg.aux_pos=='image' else len(owner), device=owner.device)
     if cfg.aux_pos=='image': same = owner[:,None]==each
     else: image,same = image[owner],each[:,None]==each
     return npair_loss(text, image, same, cfg.aux_temperature, cfg.aux_symmetric)
+
+# %% ../../nbs/opg/01_loss.ipynb #6e1f08b4
+def over_processes(
+    text:Tensor,   # (m, h)
+    image:Tensor,  # (b, h)
+    owner:Tensor,  # (m,) picture of each caption
+)->tuple[Tensor, Tensor, Tensor]:
+    "The same of all processes together; gradients find their way back to each"
+    if not (dist.is_available() and dist.is_initialized()): return text, image, owner
+    from torch.distributed.nn.functional import all_reduce
+    sizes = torch.zeros(dist.get_world_size(), 2, dtype=torch.long, device=text.device)
+    sizes[dist.get_rank()] = torch.tensor([len(text), len(image)])
+    dist.all_reduce(sizes)
+    (m,b),(m0,b0) = sizes.sum(0).tolist(),sizes[:dist.get_rank()].sum(0).tolist()
+    def placed(x, at, n): return torch.cat([x.new_zeros(at, *x.shape[1:]), x, x.new_zeros(n-at-len(x), *x.shape[1:])])
+    owners = placed(owner+b0, m0, m)
+    dist.all_reduce(owners)
+    return all_reduce(placed(text, m0, m)), all_reduce(placed(image, b0, b)), owners
 
 # %% ../../nbs/opg/01_loss.ipynb #571e8180
 def prefix_xe(

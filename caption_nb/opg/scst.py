@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['RANGES', 'PER_STEP', 'SCSTConfig', 'check_scst', 'scaled_lr', 'default_scst', 'published_scst', 'paper_config',
-           'load_df', 'make_reward', 'read_start', 'train_scst', 'decoding', 'facts_of', 'fit_scst', 'identity']
+           'load_df', 'make_reward', 'read_start', 'train_scst', 'decoding', 'facts_of', 'fit_scst', 'reward_marks',
+           'identity']
 
 # %% ../../nbs/opg/03_scst.ipynb #b1f17af5
 import dataclasses, hashlib, math
@@ -187,7 +188,7 @@ def fit_scst(model:PrefixCaptioner, train:Features, reward, val:Features|None, c
     health,check = Health(quiet),Validation(val, xe_cfg.n_val) if val is not None and len(val) else None
     loop = Loop(model, Pictures(train, len(train), min(cfg.views or xe_cfg.views, xe_cfg.views)), objective, dataclasses.replace(loop_config(cfg), lr=scaled_lr(cfg)), state=run/'state',
                 run=run, evaluate=check, select=cfg.select or None, watch=health, groups=named_groups if cfg.decay_by_name else param_groups,
-                identity=identity(cfg, data=train.table.fingerprint(), encoder=mark, start=_file_mark(base/'model'/'model.safetensors')))
+                identity=identity(cfg, data=train.table.fingerprint(), encoder=mark, start=_file_mark(base/'model'/'model.safetensors'), **reward_marks(cfg, reward)))
     begun = loop.resume() # refuses a state of other settings before anything of the old run is touched
     if loop.accel.is_main_process:
         run.start(to_dict(cfg), system='opg', stage='scst')
@@ -196,11 +197,16 @@ def fit_scst(model:PrefixCaptioner, train:Features, reward, val:Features|None, c
     if not begun: loop.assess()
     loop.fit(quiet)
 
+def reward_marks(cfg:SCSTConfig, reward:Mixture)->dict:
+    "What stands for the contents of a table of document frequencies, and for a CLIP score's weights"
+    clip = dict(clip=reward.parts[cfg.clip_metric][1].scorer.judge.fingerprint[:16]) if cfg.clip_weight else {}
+    return clip|(dict(df=_file_mark(find_path(cfg.df))) if cfg.df and cfg.cider_weight else {})
+
 def _file_mark(path:Path)->str:
     "A few characters that stand for a file's bytes"
     with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()[:16]
 
 def identity(cfg:SCSTConfig, **marks)->dict:
-    "What a saved training state belongs to: every setting that shapes the weights, and marks of data, encoder and start"
+    "What a saved training state belongs to: every setting that shapes the weights, and marks of data, encoder, start and reward"
     free = 'device save_every log_every eval_every run epochs steps beam_size length_penalty'.split()
     return {k:v for k,v in to_dict(cfg).items() if k not in free}|{f'{k} fingerprint':v for k,v in marks.items()}

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['RANGES', 'VALUES', 'XEConfig', 'load_data', 'say_problems', 'Features', 'one_thread', 'features_of', 'parts_of',
-           'caption_form', 'training_texts', 'make_lm', 'set_dropout', 'learn_language', 'check_select',
-           'check_choices', 'Validation', 'caption_part', 'score_part', 'make_captioner', 'train_xe', 'fit_xe',
-           'identity', 'finish_xe', 'ConsensusConfig', 'base_of', 'read_run_config', 'add_consensus']
+           'caption_form', 'training_texts', 'make_lm', 'set_dropout', 'learn_language', 'lm_mark', 'check_select',
+           'check_choices', 'Validation', 'caption_part', 'score_part', 'make_captioner', 'train_xe', 'xe_facts',
+           'fit_xe', 'identity', 'finish_xe', 'ConsensusConfig', 'base_of', 'read_run_config', 'add_consensus']
 
 # %% ../../nbs/opg/02_train.ipynb #900209bc
 import dataclasses, hashlib, sys
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from accelerate import PartialState
 from ..core import Captioner, InputError, check_ranges, config_hash, find_path, identity_of, make_config, pick_device, progress, read_json, set_seed, to_dict, write_json
 from ..data.cache import FeatureStore, cache_features
 from ..data.clean import explain
@@ -29,6 +30,7 @@ from ..metrics.scorecard import score
 from ..models.features import ReadyFeatures
 from ..models.lm import END, PrefixLM, encode_captions, load_lm, pre_caption, small_gpt2, train_tokenizer
 from ..models.vision import load_vision
+from ..models.weights import find_weights, hash_files
 from .loss import check_loss, loss_config, prefix_xe
 from .mask import check_mask
 from .prefix import PrefixCaptioner, PrefixConfig, check_scale, load_prefix_captioner, prefix_length
@@ -80,6 +82,7 @@ class XEConfig:
     aux_pos:str = 'caption'         # captions of one picture: caption (wrong answers for each other, as published), image (right ones)
     aux_temperature:float = 1.      # divides its products
     aux_symmetric:bool = False      # average with the direction from picture to caption
+    aux_gather:bool = False         # compare the pictures of all processes, not of each alone
     prefix_scale:float = 1.         # factor on the last layer of an MLP or linear mapper at the start; below 1 for a language model that starts from nothing
     feature_dropout:float = 0.      # share of features dropped in training
     feature_norm:bool = True        # layer norm on the image tokens
@@ -92,7 +95,7 @@ class XEConfig:
     epochs:int = 10                 # passes over the training pictures
     steps:int|None = None           # optimiser steps; None: from epochs
     batch_size:int = 32             # pictures per step
-    accumulate:int = 1              # micro-batches per step
+    accumulate:int = 1              # micro-batches per step; aux_loss compares the pictures of one
     lr:float = 1e-3                 # highest learning rate
     warmup:float = .05              # share or number of steps of warm-up
     schedule:str = 'cosine'         # linear, cosine, constant
@@ -112,7 +115,7 @@ class XEConfig:
     precision:str = 'auto'          # auto, fp32, bf16
     device:str = 'auto'             # auto, cpu, cuda
     seed:int = 0                    # of everything that is drawn
-    LATER = 'augment decay_all eps stop k normalize mask threshold mask_budget mask_share aux_loss aux_pool aux_pos aux_temperature aux_symmetric'.split() # fields that older runs lack
+    LATER = 'augment decay_all eps stop k normalize mask threshold mask_budget mask_share aux_loss aux_pool aux_pos aux_temperature aux_symmetric aux_gather'.split() # fields that older runs lack
 
 # %% ../../nbs/opg/02_train.ipynb #744c550e
 RANGES = LOOP_RANGES|dict(views=(1, MANY), n_train=(0, MANY), n_val=(0, MANY), n_test=(0, MANY), n_toy=(1, MANY), lm_layers=(1, MANY), lm_width=(1, MANY), lm_heads=(1, MANY),
@@ -234,7 +237,13 @@ def learn_language(lm:PrefixLM, words:list[str], cfg:XEConfig, k:int, state, qui
     data = TextGroups(ids, mask, 16)
     lc = dataclasses.replace(loop_config(cfg), epochs=1, steps=max(1, int(cfg.lm_epochs*len(data)/8)), batch_size=8, accumulate=1, lr=cfg.lm_lr, ema=0.)
     mark = hashlib.sha256('\n'.join(words).encode()).hexdigest()[:16]
-    Loop(TextOnly(lm, k), data, xe(), lc, state=state, identity=dict(words=mark, first=k)|(dict(lm=cfg.lm) if cfg.lm else {})).fit(quiet)
+    Loop(TextOnly(lm, k), data, xe(), lc, state=state, identity=dict(words=mark, first=k)|(dict(lm=cfg.lm)|lm_mark(cfg) if cfg.lm else {})).fit(quiet)
+
+def lm_mark(cfg:XEConfig)->dict:
+    "What stands for the files of a language model that is read, whatever its name; nothing for a small one"
+    if not cfg.lm: return {}
+    files = [p for p in sorted(find_weights(cfg.lm, 'lm').iterdir()) if p.suffix in ('.safetensors', '.bin', '.json', '.txt', '.model')]
+    return {'lm fingerprint':hash_files(files)[:16]}
 
 # %% ../../nbs/opg/02_train.ipynb #8e2cbb3e
 VALUES = ('val.CIDEr', 'val.all_right', 'val.words', 'val.cut_off', 'val.distinct') # what `Validation` says; val.all_right of drawn scenes only
@@ -341,6 +350,7 @@ def make_captioner(
     torch.manual_seed(cfg.seed)
     return PrefixCaptioner(pc, lm, None if isinstance(encoder, ReadyFeatures) else encoder)
 
+# %% ../../nbs/opg/02_train.ipynb #4fd1a7e6
 def train_xe(
     cfg:XEConfig,         # every choice
     out,                  # run folder
@@ -351,26 +361,36 @@ def train_xe(
     "Train and score; the run folder then holds config, log, captions, model and result"
     check_ranges(cfg, RANGES)
     check_choices(cfg)
-    run = Run(out)
+    run,device = Run(out),pick_device(cfg.device)
+    alone = PartialState(cpu=device=='cpu')
     set_seed(cfg.seed)
-    table = load_data(cfg) if table is None else table
-    say_problems(table)
-    encoder = load_vision(str(find_path(cfg.encoder)), device=pick_device(cfg.device), **({} if cfg.flip else dict(flip=False)), **(dict(augment=cfg.augment) if cfg.augment else {}))
-    train = features_of(table.split('train'), encoder, cfg.views, cfg.strict)
-    parts = {k:features_of(t, encoder, strict=cfg.strict) for k,t in parts_of(table, cfg.n_test).items()}
+    with alone.main_process_first():
+        table = load_data(cfg) if table is None else table
+        if alone.is_main_process: say_problems(table)
+        encoder = load_vision(str(find_path(cfg.encoder)), device=device, **({} if cfg.flip else dict(flip=False)), **(dict(augment=cfg.augment) if cfg.augment else {}))
+        train = features_of(table.split('train'), encoder, cfg.views, cfg.strict)
+        parts = {k:features_of(t, encoder, strict=cfg.strict) for k,t in parts_of(table, cfg.n_test).items()}
     lost = {k:v for p in (train, *parts.values()) for k,v in p.lost.items()}
-    say_problems(Table(table.rows), lost)
+    if alone.is_main_process: say_problems(Table(table.rows), lost)
     if not len(train): raise InputError(f'{cfg.data}: none of the {len(lost)} pictures can be read that training needs; the reasons stand above.')
     texts = training_texts(train.table)
     model = make_captioner(cfg, encoder, texts, run/'state'/'lm', quiet)
     params = sum(p.numel() for p in model.parameters() if p.requires_grad)
     fit_xe(model, train, texts, parts.get('val'), cfg, run, quiet)
-    if len(train)>1: model.diagnose_prefix(torch.from_numpy(np.asarray(train(np.arange(min(len(train), 64))), dtype=np.float32)))
-    model.save_pretrained(run/'model')
-    facts = dict(world=world or Path(cfg.data).name, system='opg', stage='xe', preset=cfg.mapper, config_hash=config_hash(cfg), seed=cfg.seed, parameters=params,
-                 supervision='paired', trained_on=f'{world or Path(cfg.data).name} train, {len(train)} pictures', n_train=len(train), n_skipped=len(lost),
-                 encoder=encoder.name, encoder_fingerprint=encoder.fingerprint, data_fingerprint=table.fingerprint(), device=device_name(pick_device(cfg.device)))
-    return finish_xe(model, parts, run, facts, cfg.share_references, quiet)
+    if alone.is_main_process:
+        if len(train)>1: model.diagnose_prefix(torch.from_numpy(np.asarray(train(np.arange(min(len(train), 64))), dtype=np.float32)))
+        model.save_pretrained(run/'model')
+        finish_xe(model, parts, run, xe_facts(cfg, world, table, encoder, params, len(train), len(lost)), cfg.share_references, quiet)
+    alone.wait_for_everyone()
+    return read_json(run/'result.json')
+
+# %% ../../nbs/opg/02_train.ipynb #c3e9025b
+def xe_facts(cfg:XEConfig, world:str, table:Table, encoder, parameters:int, n_train:int, n_skipped:int)->dict:
+    "What the result says beside the scores"
+    world = world or Path(cfg.data).name
+    return dict(world=world, system='opg', stage='xe', preset=cfg.mapper, config_hash=config_hash(cfg), seed=cfg.seed, parameters=parameters,
+                supervision='paired', trained_on=f'{world} train, {n_train} pictures', n_train=n_train, n_skipped=n_skipped,
+                encoder=encoder.name, encoder_fingerprint=encoder.fingerprint, data_fingerprint=table.fingerprint(), device=device_name(pick_device(cfg.device)))
 
 # %% ../../nbs/opg/02_train.ipynb #c1c75c0d
 def fit_xe(model:PrefixCaptioner, train:Features, texts:list, val:Features|None, cfg:XEConfig, run:Run, quiet:bool=False):
@@ -380,13 +400,13 @@ def fit_xe(model:PrefixCaptioner, train:Features, texts:list, val:Features|None,
     check = Validation(val, cfg.n_val) if val is not None and len(val) else None
     objective = prefix_xe(loss_config(cfg), lambda: loop.step/max(1, loop.steps-1)) # a soft mask cools with the loop's step
     loop = Loop(model, data, objective, loop_config(cfg), state=run/'state', run=run, evaluate=check, select=cfg.select or None,
-                identity=identity(cfg, data=train.table.fingerprint(), encoder=getattr(model.encoder, 'fingerprint', train.store.key)))
+                identity=identity(cfg, data=train.table.fingerprint(), encoder=getattr(model.encoder, 'fingerprint', train.store.key))|lm_mark(cfg))
     loop.resume() # refuses a state of other settings before anything of the old run is touched
-    run.start(to_dict(cfg), system='opg', stage='xe')
+    if loop.accel.is_main_process: run.start(to_dict(cfg), system='opg', stage='xe')
     loop.fit(quiet)
 
 def identity(cfg:XEConfig, **marks)->dict:
-    "What a saved training state belongs to: every setting that shapes the weights, and marks of data and encoder"
+    "What a saved training state belongs to: every setting that shapes the weights, and marks of data, encoder and a language model that is read"
     free = 'device save_every log_every eval_every n_test n_val beam_size length_penalty share_references data images epochs steps encoder'.split()
     return {k:v for k,v in identity_of(cfg).items() if k not in free}|{f'{k} fingerprint':v for k,v in marks.items()}
 
