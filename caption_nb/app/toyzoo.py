@@ -80,7 +80,7 @@ class ToySwinConfig:
     embed_dim:int = 32               # width of the first stage; it doubles with each
     depths:tuple[int, ...] = (2, 2, 2)   # blocks per stage
     heads:tuple[int, ...] = (2, 4, 8)    # per stage
-    steps:int = 1000                 # of training
+    steps:int = 1200                 # of training
     batch_size:int = 64              # scenes per step
     lr:float = 2e-3                  # highest learning rate
     precision:str = 'fp32'           # fp32, bf16, auto

@@ -288,6 +288,7 @@ def resume(self:Loop)->bool:
         raise InputError(f'{path} cannot be read ({type(e).__name__}); it is damaged. Delete it to start again.') from None
     now = {k:v for k,v in self.settings().items() if k in s['config'] or not k.endswith(' fingerprint')} # older states lack some fingerprints
     differ = [f'{k}: {s["config"].get(k)} then, {v} now' for k,v in now.items() if s['config'].get(k)!=v]
+    differ += [f'{k}: {v} then, its default now' for k,v in s['config'].items() if k not in now] # a setting that is only named where it is not the default
     shapes = [{k:tuple(v.shape) for k,v in ps.items()} for ps in (s['params'], self.params)]
     if shapes[0]!=shapes[1]: differ.append('the trained parameters are others')
     if differ: raise InputError(f'{path} belongs to a training with other settings ({"; ".join(differ)}). Use another folder, or delete it to start again.')
