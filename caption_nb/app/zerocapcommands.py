@@ -8,7 +8,7 @@ __all__ = ['FLAGS', 'LMS', 'CODE', 'COMMANDS', 'ZeroCapArgs', 'Flag', 'flags_tab
 
 # %% ../../nbs/app/03_zerocapcommands.ipynb #ad627ddc
 import hashlib, json, os, socket, subprocess, sys, time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NamedTuple
 import tyro
