@@ -86,7 +86,7 @@ def test_capnb_commands_are_real(name, words):
 def parse(command, rest):
     "Do what the program does, up to the work itself"
     if command in cli.WITH_ARGS:
-        if rest: from_args(cli.WITH_ARGS[command][0], rest)
+        if rest: from_args((cli.caption_form(rest) if command=='caption' else cli.WITH_ARGS[command])[0], rest)
     elif command=='train' and rest:
         preset,options = cli.take_preset(rest[0], cli.take_option(rest[1:], 'out', '')[1])
         from_args(cli.STAGES[rest[0]]()[0], options, default=preset)

@@ -40,6 +40,7 @@ class EvaluateArgs:
     instances: str = ''           # COCO instance annotations, for chair; without them the references alone tell what is there
     synonyms: str = ''            # words for the objects of chair, a line per category; '' is our own list
     parser: str = ''              # for graph: rules, a .jsonl of ready graphs, or a Flan-T5; '' is rules
+    eval_prefix: str = ''         # captions of ZeroCap: article, with what their prompt has behind "Image of", or bare, what was generated alone; '' is as they stand
     scenes: str = ''              # .json {id: scene} of a drawn world, for toy
     n_boot: int = 1000            # bootstrap draws for intervals, 100 or more, 0 for none
     seed: int = 0                 # of the draws
@@ -132,13 +133,21 @@ def _extras(a:EvaluateArgs)->dict:
     return {k:v for k,v in given.items() if v is not None}|(dict(clip=dict(device=device), parser_device=device) if a.device else {})
 
 # %% ../../nbs/app/00b_evaluate.ipynb #e1fbd551
+def _read_as(candidates:str, eval_prefix:str):
+    "The file, or its captions with or without what the prompt has behind 'Image of'"
+    if not eval_prefix: return candidates
+    from caption_nb.zerocap.caption import eval_texts
+    rows = read_json(candidates)
+    if not isinstance(rows, list) or any(not isinstance(r, dict) or 'image_id' not in r or 'caption' not in r for r in rows): raise InputError(f'{candidates} is no captions.json of ZeroCap, which --eval_prefix is for.')
+    return eval_texts(rows, eval_prefix)
+
 def cards_of(a:EvaluateArgs, job:Job)->dict:
     "Scorecards by domain; the last one is the overall card"
     from caption_nb.metrics.inputs import read_domains
     from caption_nb.metrics.scorecard import score, score_domains
     options = dict(metrics=a.metrics or DEFAULT+(',clip_s,pac_s' if a.images else ''), missing=a.missing or ('error' if job.form=='own' else 'drop'), lenient=a.lenient,
                    java=a.java, images=a.images or None, extras=_extras(a), df=_doc_freq(a.df) if a.df else None, n_boot=a.n_boot, seed=a.seed)
-    both = job.references or None,job.candidates
+    both = job.references or None,_read_as(job.candidates, a.eval_prefix)
     if a.domains=='auto' and read_domains(both[0] or both[1]): return score_domains(*both, **options)
     return dict(overall=score(*both, **options))
 
@@ -186,12 +195,12 @@ def _domains(cards:dict)->list:
     return [*out, f'Note: Each row is a corpus of its own{own}; rows cannot be compared or averaged.']
 
 # %% ../../nbs/app/00b_evaluate.ipynb #5b0c72dd
-def _stem(job:Job)->str: return Path(job.candidates).name.removesuffix('.json')
+def _stem(job:Job, eval_prefix:str='')->str: return Path(job.candidates).name.removesuffix('.json')+f'.{eval_prefix}'*bool(eval_prefix)
 
 def out_files(a:EvaluateArgs, job:Job)->dict:
     "What will be written: kind -> path"
     where = Path(a.out) if a.out else Path(job.candidates).parent
-    out = dict(json=where) if where.suffix=='.json' else dict(res=where/f'{_stem(job)}.res', json=where/f'{_stem(job)}.scores.json')
+    out = dict(json=where) if where.suffix=='.json' else {k:where/f'{_stem(job, a.eval_prefix)}.{end}' for k,end in (('res', 'res'), ('json', 'scores.json'))}
     return out|{k:Path(p) for k,p in (('csv', a.per_image), ('tex', a.latex)) if p}
 
 def check_places(a:EvaluateArgs, job:Job):
@@ -211,7 +220,7 @@ def write_all(cards:dict, a:EvaluateArgs, job:Job)->list:
     if 'res' in files: write_text(files['res'], res_text(cards))
     write_json(files['json'], scores_of(cards, 'res' not in files))
     if a.per_image: cards['overall'].save(files['csv'])
-    if a.latex: write_text(files['tex'], latex(system_rows(cards if len(cards)>1 else {_stem(job):cards['overall']})))
+    if a.latex: write_text(files['tex'], latex(system_rows(cards if len(cards)>1 else {_stem(job, a.eval_prefix):cards['overall']})))
     return list(files.values())
 
 # %% ../../nbs/app/00b_evaluate.ipynb #d48dbf0e

@@ -6,7 +6,7 @@
 __all__ = ['SYSTEMS', 'captioner_folder', 'load', 'content_mark', 'caption_to_file', 'captioner_key']
 
 # %% ../../nbs/app/00_systems.ipynb #86893c16
-import hashlib, json, os
+import glob, hashlib, json, os, re
 from collections.abc import Callable
 from pathlib import Path
 from ..core import Caption, Captioner, InputError, Pairs, pick_device, pictures, progress, read_json, write_json
@@ -67,6 +67,21 @@ def content_mark(src)->str:
     except (OSError, TypeError): return ''
 
 # %% ../../nbs/app/00_systems.ipynb #bf944e34
+def _parts(out:Path)->list[Path]:
+    "Line files of a result, one per process that wrote one"
+    return sorted(p for p in out.parent.glob(f'{glob.escape(out.name)}.part*') if re.fullmatch(r'\.part\d*', p.name[len(out.name):]))
+
+def _known(out:Path, key:str, marks:dict)->dict: # image_id -> object of its caption
+    "What is done already; pictures that have changed are not"
+    old = {c['image_id']:c for c in [*_finished(out, key), *(c for p in _parts(out) for c in _done_lines(p, key))]}
+    return {k:c for k,c in old.items() if k not in marks or c.get('content')==marks[k]}
+
+def _gather(skipped:dict, state)->dict:
+    "Reasons of all processes"
+    from accelerate.utils import gather_object
+    return {k:v for part in gather_object([skipped]) for k,v in part.items()}
+
+# %% ../../nbs/app/00_systems.ipynb #47d20085
 def caption_to_file(
     captioner:Captioner,   # writes the captions
     images,                # what `core.pictures` understands
@@ -75,24 +90,28 @@ def caption_to_file(
     batch_size:int=16,     # pictures at a time
     strict:bool=False,     # stop at the first unreadable picture
     quiet:bool=False,      # no progress bar
+    state=None,            # accelerate's `PartialState`: its processes share the pictures
 )->tuple[list, dict]:      # captions in the order of the pictures; reasons of those left out
     "Caption pictures into a file, continuing what an earlier call began"
-    out,pairs = Path(out),pictures(images)
-    part,marks = out.with_name(out.name+'.part'),{k:content_mark(src) for k,src in pairs}
-    old = {c['image_id']:c for c in _finished(out, key)+_done_lines(part, key)}
-    have = {k:c for k,c in old.items() if k not in marks or c.get('content')==marks[k]}
-    todo = [p for p in pairs if p[0] not in have]
+    out,pairs,(rank,n) = Path(out),pictures(images),(state.process_index, state.num_processes) if state else (0, 1)
+    together = state.wait_for_everyone if n>1 else lambda: None
+    part,marks = out.with_name(f'{out.name}.part{rank or ""}'),{k:content_mark(src) for k,src in pairs}
     out.parent.mkdir(parents=True, exist_ok=True)
+    have = _known(out, key, marks)
+    todo = [p for p in pairs if p[0] not in have][rank::n]
+    together() # nobody writes before all have read
     with open(part, 'ab') as f:
         if not f.tell(): _line(f, dict(key=key))
-        for c in progress(captioner.stream(Pairs(todo), batch_size, strict), 'captions', len(todo), quiet):
-            have[c.image_id] = c.to_dict()|dict(content=marks[c.image_id])
-            _line(f, have[c.image_id])
-    names = [k for k,_ in pairs if k in have]
-    rest = [k for k in have if k not in marks]
-    write_json(out, [have[k]|dict(by=key) for k in names+rest])
-    part.unlink()
-    return [Caption.from_dict(have[k]) for k in names+rest], captioner.skipped
+        for c in progress(captioner.stream(Pairs(todo), batch_size, strict), 'captions', len(todo), quiet or rank>0): _line(f, c.to_dict()|dict(content=marks[c.image_id]))
+    together()
+    have = _known(out, key, marks)
+    order = [k for k,_ in pairs if k in have]+[k for k in have if k not in marks]
+    together()
+    if not rank:
+        write_json(out, [have[k]|dict(by=key) for k in order])
+        for p in _parts(out): p.unlink()
+    together()
+    return [Caption.from_dict(have[k]) for k in order], _gather(captioner.skipped, state) if n>1 else captioner.skipped
 
 # %% ../../nbs/app/00_systems.ipynb #f4b9ce76
 def _line(f, d:dict):
