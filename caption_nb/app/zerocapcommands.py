@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FLAGS', 'LMS', 'CODE', 'COMMANDS', 'ZeroCapArgs', 'Flag', 'flags_table', 'config_of', 'wanted', 'launch',
-           'processes_of', 'caption_zerocap', 'Command', 'commands_table']
+           'processes_of', 'caption_zerocap']
 
 # %% ../../nbs/app/03_zerocapcommands.ipynb #ad627ddc
 import hashlib, json, os, socket, subprocess, sys, time
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NamedTuple
 import tyro
+from .opgcommands import Command
 from ..core import InputError, UsageError, config_hash, find_path, make_config, pick_device, read_json
 
 # %% ../../nbs/app/03_zerocapcommands.ipynb #9ae0f316
@@ -204,13 +205,6 @@ def _scores(found:list, caps:list, model):
     print(table.filter(regex='^(?!.*_(low|high)$)').round(4).to_csv(sep='\t'), end='')
 
 # %% ../../nbs/app/03_zerocapcommands.ipynb #2b34434a
-class Command(NamedTuple):
-    "One command of the original README"
-    title:str   # what it is called there
-    theirs:str  # as it stands there
-    ours:str    # what does the same here
-    differs:str # what is different, and what the README has wrong
-
 _OURS = 'capnb caption --system zerocap'
 COMMANDS = [
     Command('captioning on a single image', 'python run.py --reset_context_delta --caption_img_path "example_images/captions/COCO_val2014_000000097017.jpg"', f'{_OURS} --caption_img_path FILE',
@@ -223,10 +217,3 @@ COMMANDS = [
             'The caption keeps "text that says", for it is what stands behind "Image of"; extra.bare has the words alone.'),
     Command('several GPUs', 'CUDA_VISIBLE_DEVICES=0,1,2,3,4 python run.py --reset_context_delta --caption_img_path "example_images/captions/COCO_val2014_000000097017.jpg" --multi_gpu', f'{_OURS} --multi_gpu --images FOLDER',
             'There the texts of one picture are spread over GPUs, while all else waits for one. Here each GPU has its own pictures, and the captions are those of one process.')]
-
-def commands_table(
-    rows=COMMANDS, # of `Command`
-)->str:
-    "The commands as a Markdown table"
-    cells = [(r.title, f'`{r.theirs}`', f'`{r.ours}`', r.differs) for r in rows]
-    return '\n'.join('| '+' | '.join(c.replace('|', '\\|') for c in row)+' |' for row in [('README', 'theirs', 'ours', 'what differs'), ('---',)*4, *cells])
