@@ -12,13 +12,14 @@ import dataclasses, hashlib, math
 from dataclasses import dataclass
 from pathlib import Path
 from accelerate import PartialState
-from ..core import InputError, check_ranges, config_hash, find_path, pick_device, read_json, set_seed, to_dict
+from ..core import InputError, check_ranges, config_hash, find_path, identity_of, pick_device, read_json, set_seed, to_dict
 from ..data.table import Table
 from ..metrics.clip import ClipScorer
 from ..models.vision import load_vision
 from .prefix import PrefixCaptioner, load_prefix_captioner
 from .train import Features, Validation, XEConfig, base_of, check_select, features_of, finish_xe, load_data, parts_of, read_run_config, say_problems, training_texts
 from ..rewards.cider import CiderDF, CiderDReward, build_cider_df, read_table
+from ..rewards.consensus import Consensus
 from ..rewards.mixture import CiderD, ClipS, Mixture
 from ..runs import Run, device_name, is_finished, read_log
 from ..train.loop import MANY, RANGES as LOOP_RANGES, Loop, loop_config, param_groups
@@ -40,6 +41,9 @@ class SCSTConfig:
     cider_weight:float = 1.         # of CIDEr-D in the reward
     df:str = ''                     # its document frequencies: a published pickle or a table saved as .npz; '' counts them in the training captions
     eos_only_if_stopped:bool = True # the end word only for samples that end; False: for all, as published
+    consensus_weight:float = 0.     # of CIDEr-D against the captions of similar training pictures in the reward; see `rewards.consensus`
+    neighbours:int = 20             # similar pictures asked
+    sharpness:float = 10.           # of the softmax over their cosines
     clip_weight:float = 0.          # of a CLIP score in the reward
     clip_metric:str = 'clip_s'      # which: a key of `metrics.clip.PRESETS`
     clip_model:str = ''             # its weights; '' takes those that the metric is defined on
@@ -64,9 +68,10 @@ class SCSTConfig:
     precision:str = 'auto'          # auto, fp32, bf16
     device:str = 'auto'             # auto, cpu, cuda
     seed:int = 0                    # of everything that is drawn
+    LATER = 'consensus_weight neighbours sharpness'.split() # fields that older runs lack
 
 # %% ../../nbs/opg/03_scst.ipynb #963b0fae
-RANGES = LOOP_RANGES|dict(samples=(1, MANY), max_len=(0, MANY), temperature=(1e-3, MANY), beam_size=(0, MANY), length_penalty=(0, MANY), cider_weight=(0, MANY), clip_weight=(0, MANY), views=(0, MANY)) # of the config here
+RANGES = LOOP_RANGES|dict(samples=(1, MANY), max_len=(0, MANY), temperature=(1e-3, MANY), beam_size=(0, MANY), length_penalty=(0, MANY), cider_weight=(0, MANY), consensus_weight=(0, MANY), neighbours=(1, MANY), sharpness=(0, MANY), clip_weight=(0, MANY), views=(0, MANY)) # of the config here
 PER_STEP = 35 # samples per step of the published learning rate
 
 def check_scst(cfg:SCSTConfig):
@@ -75,7 +80,7 @@ def check_scst(cfg:SCSTConfig):
     check_select(cfg.select)
     if cfg.baseline not in BASELINES: raise InputError(f'baseline is {cfg.baseline!r}; known: {", ".join(BASELINES)}.')
     if cfg.unfinished not in UNFINISHED: raise InputError(f'unfinished is {cfg.unfinished!r}; known: {", ".join(UNFINISHED)}.')
-    if not cfg.cider_weight and not cfg.clip_weight: raise InputError('cider_weight and clip_weight are both 0: there is no reward to train on.')
+    if not (cfg.cider_weight or cfg.consensus_weight or cfg.clip_weight): raise InputError('cider_weight, consensus_weight and clip_weight are all 0: there is no reward to train on.')
     if not cfg.run: raise InputError('run is empty: name the folder of a finished run, --run RUN.')
 
 def scaled_lr(cfg:SCSTConfig)->float:
@@ -115,7 +120,9 @@ def make_reward(
 )->Mixture:
     "The reward that the config asks for; a picture is named by its row"
     parts = {}
-    if cfg.cider_weight: parts['cider'] = cfg.cider_weight,CiderD(CiderDReward(load_df(cfg.df, texts), texts), cfg.eos_only_if_stopped)
+    if cfg.cider_weight or cfg.consensus_weight: cider = CiderD(CiderDReward(load_df(cfg.df, texts), texts), cfg.eos_only_if_stopped)
+    if cfg.cider_weight: parts['cider'] = cfg.cider_weight,cider
+    if cfg.consensus_weight: parts['consensus'] = cfg.consensus_weight,Consensus(cider, train(np.arange(len(train)))[:, 0], cfg.neighbours, cfg.sharpness)
     if cfg.clip_weight:
         scorer = ClipScorer(cfg.clip_model or None, cfg.clip_metric, device=device)
         rows = train.table.rows
@@ -200,7 +207,7 @@ def fit_scst(model:PrefixCaptioner, train:Features, reward, val:Features|None, c
 def reward_marks(cfg:SCSTConfig, reward:Mixture)->dict:
     "What stands for the contents of a table of document frequencies, and for a CLIP score's weights"
     clip = dict(clip=reward.parts[cfg.clip_metric][1].scorer.judge.fingerprint[:16]) if cfg.clip_weight else {}
-    return clip|(dict(df=_file_mark(find_path(cfg.df))) if cfg.df and cfg.cider_weight else {})
+    return clip|(dict(df=_file_mark(find_path(cfg.df))) if cfg.df and (cfg.cider_weight or cfg.consensus_weight) else {})
 
 def _file_mark(path:Path)->str:
     "A few characters that stand for a file's bytes"
@@ -209,4 +216,4 @@ def _file_mark(path:Path)->str:
 def identity(cfg:SCSTConfig, **marks)->dict:
     "What a saved training state belongs to: every setting that shapes the weights, and marks of data, encoder, start and reward"
     free = 'device save_every log_every eval_every run epochs steps beam_size length_penalty'.split()
-    return {k:v for k,v in to_dict(cfg).items() if k not in free}|{f'{k} fingerprint':v for k,v in marks.items()}
+    return {k:v for k,v in identity_of(cfg).items() if k not in free}|{f'{k} fingerprint':v for k,v in marks.items()}
