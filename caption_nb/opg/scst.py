@@ -11,6 +11,7 @@ __all__ = ['RANGES', 'PER_STEP', 'SCSTConfig', 'check_scst', 'scaled_lr', 'defau
 import dataclasses, hashlib, math
 from dataclasses import dataclass
 from pathlib import Path
+import numpy as np
 from accelerate import PartialState
 from ..core import InputError, check_ranges, config_hash, find_path, identity_of, pick_device, read_json, set_seed, to_dict
 from ..data.table import Table
