@@ -192,7 +192,8 @@ def _read_safetensors(path)->dict:
 
 def _read_torch(path)->dict:
     "What a file of torch.save holds, tensors and plain values only"
-    try: return torch.load(path, map_location='cpu', weights_only=True)
+    try:
+        with open(path, 'rb') as f: return torch.load(f, map_location='cpu', weights_only=True) # by content, whatever the name ends in
     except pickle.UnpicklingError as e:
         name = re.search(r'GLOBAL ([\w.]+)', str(e))
         what = f'it asks to run `{name[1]}`' if name else 'it holds more than tensors'

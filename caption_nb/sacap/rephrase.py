@@ -279,8 +279,8 @@ def load_rephraser(
     device = pick_device(device)
     folder = Path(find_weights(cfg.model, 'lm', roots=roots, fetch=_fetch))
     try:
-        tok = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=pick_dtype(device, cfg.precision, 'bf16'), use_safetensors=True, local_files_only=True)
+        tok = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=pick_dtype(device, cfg.precision, 'bf16'), use_safetensors=True, local_files_only=True, trust_remote_code=False)
     except Exception as e: raise InputError(f'{folder} cannot be read as a language model: {why(e)} Copy or fetch it again.') from e
     return TransformersRephraser(model.to(device), tok, cfg, hash_files(sorted(folder.glob('*.safetensors')))[:16])
 

@@ -263,6 +263,6 @@ def load_zerocap(
 )->ZeroCap:
     "ZeroCap from weights found on this machine"
     folder = find_weights(lm, 'lm')
-    try: model,tokenizer = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True),AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    try: model,tokenizer = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False),AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as e: raise InputError(f'{folder}: no decoder language model can be loaded from it: {(str(e).splitlines() or [type(e).__name__])[0]}') from e
     return ZeroCap(model.to(device), tokenizer, load_clip(clip, device=device), cfg, savings)
