@@ -101,6 +101,11 @@ def test_parts_of_a_pipeline_in_the_hub_cache(hub, tmp_path):
     into_hub(hub, 'someone/painter', tmp_path/'pipe')
     assert find_weights('someone/painter', PIPELINE).name=='abc'
 
+def test_rephraser_from_hub_cache(zoo, hub):
+    into_hub(hub, 'someone/writer', zoo/'lm')
+    a,b = (load_rephraser(RephraseConfig(model=str(m), template='base', max_new=4), 'cpu') for m in (zoo/'lm', 'someone/writer'))
+    assert a.fingerprint==b.fingerprint and all(torch.equal(x, y) for x,y in zip(a.model.parameters(), b.model.parameters()))
+
 def weights_in(folder): return next(p for p in folder.iterdir() if p.suffix in ('.safetensors', '.bin'))
 
 class Evil:

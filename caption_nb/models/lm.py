@@ -19,7 +19,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from ..core import InputError
 from .text import END, encode_captions, pre_caption, token_id, train_tokenizer
-from .weights import find_weights, load_state
+from .weights import check_found, find_weights, load_state
 
 _all_ = ['END', 'encode_captions', 'pre_caption', 'token_id', 'train_tokenizer'] # text in and out belongs to the same door
 
@@ -335,8 +335,7 @@ def load_lm(
     except Exception as e:
         load_state(folder) # says what is wrong with the file, if it is the file
         raise InputError(f'{folder} does not fit its config.json: {(str(e).splitlines() or [type(e).__name__])[0]}') from e
-    wrong = {k:sorted(map(str, found[k])) for k in ('missing_keys', 'unexpected_keys', 'mismatched_keys') if found[k]}
-    if wrong: raise InputError(f'{folder} does not fit its config.json: ' + '; '.join(f'{k[:-5]}: {", ".join(v[:5])} ({len(v)})' for k,v in wrong.items()))
+    check_found(found, folder, extra=True)
     tokenizer = _read_part(AutoTokenizer, folder, 'its tokenizer')
     _check_lm(gpt, tokenizer, folder)
     return PrefixLM(gpt.eval(), tokenizer, stop)
