@@ -1,7 +1,12 @@
 "The toy world's weights: the same to the byte however many processes make them, and made once when two commands want them"
 import os, subprocess, sys
+import open_clip, pytest, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from caption_nb.app.toyzoo import MAKERS, ToyZooConfig, build_toy_zoo
-from caption_nb.core import read_json
+from caption_nb.core import read_json, repo_path
+from caption_nb.data.toyscenes import render_scene, sample_scene
+from caption_nb.models.clip import load_clip
+from caption_nb.models.lm import load_lm
 
 CODE = 'import sys; from caption_nb.app.cli import main; sys.exit(main(sys.argv[1:]))'
 TINY = '--size tiny --n-heldout 10 --jobs 1'.split()
@@ -26,3 +31,23 @@ def test_two_commands_at_once(tmp_path):
     assert [p.name for p in (tmp_path/'zoo'/'.work').iterdir()]==['lm.lock']
     assert read_json(tmp_path/'zoo'/'lm'/'training.json')['exam']
     assert {line for out,_ in said for line in out.splitlines() if 'per word' in line}!=set()
+
+SHIPPED = repo_path('data')/'toy'
+
+@pytest.mark.parametrize('part', ['clip', 'pac', 'weak'])
+def test_open_clip_opens_what_is_shipped(part):
+    "Importing caption_nb is enough for open_clip to know the towers"
+    where,texts,pictures = f'local-dir:{SHIPPED/part}',['a red star', 'a large blue ring left of a house'],[render_scene(sample_scene(i)) for i in range(3)]
+    model,_,transform = open_clip.create_model_and_transforms(where)
+    ours = load_clip(SHIPPED/part)
+    with torch.no_grad():
+        text = model.eval().encode_text(open_clip.get_tokenizer(where)(texts), normalize=True)
+        image = model.encode_image(torch.stack([transform(p) for p in pictures]), normalize=True)
+    assert torch.allclose(text, ours.text_features(texts), atol=1e-5)
+    assert torch.allclose(image, ours.image_features(torch.stack([ours.transform(p) for p in pictures])), atol=1e-3)
+
+def test_transformers_opens_what_is_shipped():
+    tok,lm = AutoTokenizer.from_pretrained(SHIPPED/'lm'),AutoModelForCausalLM.from_pretrained(SHIPPED/'lm', dtype=torch.float32)
+    ours,ids = load_lm(SHIPPED/'lm'),tok(['a red star is left of a ring'], return_tensors='pt')['input_ids']
+    assert torch.equal(ids[0], torch.tensor(ours.tokenizer.encode('a red star is left of a ring')))
+    with torch.no_grad(): assert torch.allclose(lm(ids).logits, ours.gpt(ids).logits, atol=1e-5)

@@ -101,6 +101,11 @@ def test_parts_of_a_pipeline_in_the_hub_cache(hub, tmp_path):
     into_hub(hub, 'someone/painter', tmp_path/'pipe')
     assert find_weights('someone/painter', PIPELINE).name=='abc'
 
+def test_rephraser_from_hub_cache(zoo, hub):
+    into_hub(hub, 'someone/writer', zoo/'lm')
+    a,b = (load_rephraser(RephraseConfig(model=str(m), template='base', max_new=4), 'cpu') for m in (zoo/'lm', 'someone/writer'))
+    assert a.fingerprint==b.fingerprint and all(torch.equal(x, y) for x,y in zip(a.model.parameters(), b.model.parameters()))
+
 def weights_in(folder): return next(p for p in folder.iterdir() if p.suffix in ('.safetensors', '.bin'))
 
 class Evil:
@@ -134,3 +139,44 @@ def test_other_architecture(kind, zoo, hub, tmp_path):
     with pytest.raises(InputError) as e: LOADERS[kind](tmp_path/'other')
     assert str(tmp_path/'other') in str(e.value)
     assert any(k in str(e.value) for k in state) # names of what was found
+
+CODE = """open({ran!r}, 'w').close()
+from transformers import GPT2Config, PreTrainedTokenizerFast
+class OwnConfig(GPT2Config): pass
+class OwnTokenizer(PreTrainedTokenizerFast): pass
+"""
+
+@pytest.mark.parametrize('kind', ['clip', 'lm', 'tokenizer'])
+def test_code_beside_weights(kind, zoo, hub, tmp_path, monkeypatch):
+    "A folder that brings code and asks for trust: nothing is run, even where somebody would say yes on the screen"
+    monkeypatch.setattr('builtins.input', lambda *a: 'y')
+    folder,ran = tmp_path/'own',tmp_path/'ran'
+    shutil.copytree(zoo/PARTS[kind], folder)
+    (folder/'own.py').write_text(CODE.format(ran=str(ran)))
+    def change(name, f): (folder/name).write_text(json.dumps(f(json.loads((folder/name).read_text()))))
+    if kind=='lm': change('config.json', lambda c: c|dict(model_type='own', auto_map=dict(AutoConfig='own.OwnConfig')))
+    else: change('tokenizer_config.json', lambda c: c|dict(tokenizer_class='OwnTokenizer', auto_map=dict(AutoTokenizer=[None, 'own.OwnTokenizer'])))
+    if kind=='clip':
+        def trusted(c): c['model_cfg']['text_cfg']['tokenizer_kwargs'] = dict(trust_remote_code=True); return c
+        change('open_clip_config.json', trusted)
+    with pytest.raises(InputError) as e: LOADERS[kind](folder)
+    assert 'custom code' in str(e.value) and not ran.exists()
+
+def test_pickle_under_another_name(zoo, hub, tmp_path):
+    "What a file is decides, and not what its name ends in"
+    shutil.copytree(zoo/'expert', tmp_path/'clip')
+    torch.save(dict(model=Evil()), weights_in(tmp_path/'clip'))
+    with pytest.raises(InputError) as e: load_clip(tmp_path/'clip')
+    assert 'open_clip_model.safetensors is refused: it asks to run' in str(e.value)
+
+@pytest.mark.parametrize('kind', ['clip', 'lm', 'xvlm', 'vision'])
+def test_not_a_number(kind, zoo, hub, tmp_path):
+    shutil.copytree(zoo/PARTS[kind], tmp_path/'nan')
+    w = weights_in(tmp_path/'nan')
+    state = load_file(w) if w.suffix!='.bin' else torch.load(w, weights_only=True)['model']
+    name = next(k for k,v in state.items() if v.is_floating_point() and v.ndim>1)
+    state[name].view(-1)[0] = torch.nan
+    if w.suffix=='.bin': torch.save(dict(model=state), w)
+    else: save_file(state, w, metadata=dict(format='pt'))
+    with pytest.raises(InputError) as e: LOADERS[kind](tmp_path/'nan')
+    assert 'NaN or infinite' in str(e.value) and name.removeprefix('vision_encoder.') in str(e.value)

@@ -151,8 +151,8 @@ class FactualParser:
         from caption_nb.core import pick_device
         place = find_path(folder)
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(place if place.exists() else str(folder), local_files_only=True)
-            self.model = AutoModelForSeq2SeqLM.from_pretrained(place if place.exists() else str(folder), local_files_only=True)
+            self.tokenizer = AutoTokenizer.from_pretrained(place if place.exists() else str(folder), local_files_only=True, trust_remote_code=False)
+            self.model = AutoModelForSeq2SeqLM.from_pretrained(place if place.exists() else str(folder), local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError) as e: raise InputError(f'{folder}: no parser could be loaded ({str(e).splitlines()[0][:150]}). Wanted is a folder with a Flan-T5 in the transformers '
             'layout, config.json, model.safetensors, tokenizer.json, such as flan-t5-base-VG-factual-sg; without one use the rules.') from None
         self.device = pick_device(device)

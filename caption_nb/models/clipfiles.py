@@ -21,7 +21,7 @@ from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from open_clip.transformer import QuickGELU
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import nn
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoConfig, PreTrainedTokenizerFast
 from ..core import InputError, read_json
 from .towers import ensure_tower
 from .weights import TENSORS, Kind, downloads_allowed, find_weights, load_into
@@ -52,12 +52,19 @@ def build_clip(
     if cfg['vision_cfg'].get('timm_model_name'):
         ensure_tower(cfg['vision_cfg']['timm_model_name'])
         cfg['vision_cfg']['timm_model_pretrained'] = False
-    if 'hf_model_name' in cfg['text_cfg']: cfg['text_cfg']['hf_model_pretrained'] = False
+    if 'hf_model_name' in cfg['text_cfg']:
+        cfg['text_cfg']['hf_model_pretrained'] = False
+        _no_code(cfg['text_cfg']['hf_model_name'])
     try: return (CoCa if 'multimodal_cfg' in cfg else CustomTextCLIP if custom else CLIP)(**cfg)
     except RuntimeError as e:
         if 'Unknown model' not in str(e): raise
         raise InputError(f'timm has no image tower {cfg["vision_cfg"]["timm_model_name"]!r}; it was made with a newer timm, or with code of its own.') from None
     except TypeError as e: raise InputError(f'open_clip does not understand this model_cfg: {e}.') from e
+
+def _no_code(name:str):
+    "Refuse a text tower that brings its own code, before transformers asks on the screen whether it may run"
+    try: AutoConfig.from_pretrained(name, trust_remote_code=False, local_files_only=not downloads_allowed())
+    except Exception as e: raise InputError(f'{name}: the config of this text tower cannot be read: {(str(e).splitlines() or [type(e).__name__])[0]}') from e
 
 # %% ../../nbs/models/00a_clipfiles.ipynb #b111a9a0
 def activation_of(model:nn.Module)->str:
@@ -175,7 +182,7 @@ def load_clip_tokenizer(
     name = text.get('hf_tokenizer_name')
     if name:
         local = folder if folder and any((Path(folder)/f).is_file() for f in ('tokenizer.json', 'vocab.json', 'tokenizer_config.json')) else find_weights(name, 'tokenizer')
-        tok = HFTokenizer(str(local), context_length=length, tokenizer_mode=text.get('tokenizer_mode'), **extra)
+        tok = _hf_tokenizer(local, context_length=length, tokenizer_mode=text.get('tokenizer_mode'), **extra)
     else: tok = SimpleTokenizer(context_length=length, **extra)
     ids,size = tok(['a b c', '']),text.get('vocab_size', 49408)
     top = max((tok.tokenizer.get_vocab() if isinstance(tok, HFTokenizer) else tok.encoder).values())
@@ -184,6 +191,11 @@ def load_clip_tokenizer(
         raise InputError('The end mark of the tokenizer does not have the largest id, but this text tower reads its feature there. '
                          'Set pool_type "eos" and eos_id in text_cfg, or put the end mark last.')
     return tok
+
+def _hf_tokenizer(folder, **options)->HFTokenizer:
+    "A tokenizer in the layout of transformers; code that lies beside it is not run, whatever its config asks for"
+    try: return HFTokenizer(str(folder), **options|dict(trust_remote_code=False))
+    except Exception as e: raise InputError(f'{folder}: its tokenizer cannot be read: {(str(e).splitlines() or [type(e).__name__])[0]} Copy or fetch the folder again.') from e
 
 # %% ../../nbs/models/00a_clipfiles.ipynb #3f2f75da
 def train_clip_tokenizer(

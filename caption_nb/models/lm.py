@@ -19,7 +19,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from ..core import InputError
 from .text import END, encode_captions, pre_caption, token_id, train_tokenizer
-from .weights import find_weights, load_state
+from .weights import check_found, find_weights, load_state
 
 _all_ = ['END', 'encode_captions', 'pre_caption', 'token_id', 'train_tokenizer'] # text in and out belongs to the same door
 
@@ -335,11 +335,18 @@ def load_lm(
     except Exception as e:
         load_state(folder) # says what is wrong with the file, if it is the file
         raise InputError(f'{folder} does not fit its config.json: {(str(e).splitlines() or [type(e).__name__])[0]}') from e
-    wrong = {k:sorted(map(str, found[k])) for k in ('missing_keys', 'unexpected_keys', 'mismatched_keys') if found[k]}
-    if wrong: raise InputError(f'{folder} does not fit its config.json: ' + '; '.join(f'{k[:-5]}: {", ".join(v[:5])} ({len(v)})' for k,v in wrong.items()))
-    return PrefixLM(gpt.eval(), _read_part(AutoTokenizer, folder, 'its tokenizer'), stop)
+    check_found(found, folder, extra=True)
+    tokenizer = _read_part(AutoTokenizer, folder, 'its tokenizer')
+    _check_lm(gpt, tokenizer, folder)
+    return PrefixLM(gpt.eval(), tokenizer, stop)
+
+def _check_lm(gpt:GPT2LMHeadModel, tokenizer, folder):
+    "Refuse weights that are no numbers, and a tokenizer with more tokens than there are embeddings"
+    bad,top = [n for n,p in gpt.named_parameters() if not torch.isfinite(p).all()],max(tokenizer.get_vocab().values(), default=-1)
+    if bad: raise InputError(f'{folder}: {len(bad)} with NaN or infinite values: {", ".join(bad[:5])}. Copy or fetch the folder again.')
+    if top>=gpt.config.vocab_size: raise InputError(f'{folder}: the tokenizer goes up to id {top}, but the model has {gpt.config.vocab_size} embeddings: they do not belong together.')
 
 def _read_part(auto, folder, what:str):
-    "Config or tokenizer by one of the library's own readers"
-    try: return auto.from_pretrained(folder)
+    "Config or tokenizer by one of the library's own readers; code that lies beside them is not run, and nobody is asked whether it may"
+    try: return auto.from_pretrained(folder, trust_remote_code=False)
     except Exception as e: raise InputError(f'{folder}: {what} cannot be read: {(str(e).splitlines() or [type(e).__name__])[0]} Copy or fetch the folder again.') from e

@@ -139,4 +139,4 @@ def _convvit(name:str):
     if patch<2 or patch&(patch-1) or size%patch or width%32: raise InputError(f'{name}: the patch ({patch}) has to be a power of two that divides the picture ({size}), and 32 has to divide the width ({width}).')
     return lambda **kwargs: ConvViT(width, lower, upper, patch, size, **kwargs)
 
-ensure_tower('gridpool3x4_tf_mobilenetv2_100')
+for _name in ('gridpool3x4_tf_mobilenetv2_100', 'convvit128x4x2p8_64'): ensure_tower(_name) # those of photos/clip and toy/pac

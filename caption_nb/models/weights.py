@@ -6,7 +6,7 @@
 __all__ = ['TENSORS', 'KINDS', 'TOY_PARTS', 'BUILD', 'EXCUSES', 'STORAGES', 'READERS', 'WRAPPERS', 'COUNTERS', 'Kind',
            'missing_files', 'weight_roots', 'downloads_allowed', 'is_hub_name', 'in_hub_cache', 'can_be_made',
            'making_allowed', 'find_local', 'find_weights', 'file_kind', 'unwrap', 'load_state', 'StateDiff',
-           'compare_state', 'load_into', 'hash_file', 'hash_files', 'hash_state', 'state_table']
+           'compare_state', 'load_into', 'check_found', 'hash_file', 'hash_files', 'hash_state', 'state_table']
 
 # %% ../../nbs/models/05_weights.ipynb #08124506
 import fnmatch, hashlib, os, pickle, re, subprocess, sys, zipfile
@@ -192,7 +192,8 @@ def _read_safetensors(path)->dict:
 
 def _read_torch(path)->dict:
     "What a file of torch.save holds, tensors and plain values only"
-    try: return torch.load(path, map_location='cpu', weights_only=True)
+    try:
+        with open(path, 'rb') as f: return torch.load(f, map_location='cpu', weights_only=True) # by content, whatever the name ends in
     except pickle.UnpicklingError as e:
         name = re.search(r'GLOBAL ([\w.]+)', str(e))
         what = f'it asks to run `{name[1]}`' if name else 'it holds more than tensors'
@@ -357,6 +358,17 @@ def load_into(
     want = model.state_dict()
     model.load_state_dict({k:v for k,v in state.items() if k in want}, strict=False)
     return model
+
+# %% ../../nbs/models/05_weights.ipynb #7bac27d6
+def check_found(
+    found:dict,       # what `from_pretrained(..., output_loading_info=True)` reports
+    source,           # where the weights came from, for the message
+    extra:bool=False, # names that only the file has are refused too
+):
+    "Refuse a model of transformers whose weights were not all in its file"
+    kinds = ['missing_keys', 'unexpected_keys', 'mismatched_keys'] if extra else ['missing_keys', 'mismatched_keys']
+    wrong = {k:sorted(map(str, found[k])) for k in kinds if found[k]}
+    if wrong: raise InputError(f'{source} does not fit its config.json: '+'; '.join(f'{k[:-5]}: {", ".join(v[:5])} ({len(v)})' for k,v in wrong.items()))
 
 # %% ../../nbs/models/05_weights.ipynb #9ebd5471
 def hash_file(path)->str:

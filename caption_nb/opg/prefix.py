@@ -333,8 +333,8 @@ def _fresh_lm(folder:Path, stop)->PrefixLM:
     if stop is None or 'config.json' not in there or not there & {'tokenizer.json', 'vocab.json'}:
         raise InputError(f'{folder} is not complete: config.json needs `stop`, and lm/ a config and a tokenizer. Train or copy it again.')
     try:
-        gpt = GPT2LMHeadModel(AutoConfig.from_pretrained(folder/'lm', local_files_only=True))
-        tokenizer = AutoTokenizer.from_pretrained(folder/'lm', local_files_only=True)
+        gpt = GPT2LMHeadModel(AutoConfig.from_pretrained(folder/'lm', local_files_only=True, trust_remote_code=False))
+        tokenizer = AutoTokenizer.from_pretrained(folder/'lm', local_files_only=True, trust_remote_code=False)
     except Exception as e: raise InputError(f'{folder}/lm is damaged ({str(e).splitlines()[0][:120] if str(e) else type(e).__name__}). Train or copy it again.') from None
     return PrefixLM(gpt, tokenizer, stop)
 

@@ -133,7 +133,7 @@ def load_published(
     sizes = mapper_config(file.mapper, gc.n_embd)
     cfg = PrefixConfig(**sizes, r=_tokens(file, sizes, encoder), mask=mask, threshold=threshold, normalize=normalize, beam_size=beam_size, encoder=encoder.name if encoder is not None else '')
     if encoder is not None and encoder.dim!=cfg.d: raise InputError(f'the encoder {encoder.name} gives tokens of width {encoder.dim}, the mapper of {path} takes {cfg.d}.')
-    if isinstance(tokenizer, str): tokenizer = AutoTokenizer.from_pretrained(find_weights(tokenizer, 'tokenizer'), local_files_only=True)
+    if isinstance(tokenizer, str): tokenizer = AutoTokenizer.from_pretrained(find_weights(tokenizer, 'tokenizer'), local_files_only=True, trust_remote_code=False)
     model = PrefixCaptioner(cfg, PrefixLM(GPT2LMHeadModel(gc), tokenizer, stop), encoder)
     return _fill(model, file)
 

@@ -20,7 +20,7 @@ from ..core import InputError, check_ranges, pick_device, read_json
 # %% ../../nbs/sacap/00_synthesize.ipynb #25424c98
 from ..data.toyfacts import check_caption, parse_facts
 from ..data.toyscenes import COLORS, STYLES, WORDS, make_scene, render_scene, sign_scene
-from ..models.weights import Kind, find_weights, hash_files, hash_state
+from ..models.weights import Kind, check_found, find_weights, hash_files, hash_state
 from .jobs import pick_dtype, why
 
 # %% ../../nbs/sacap/00_synthesize.ipynb #64cbeee4
@@ -221,14 +221,22 @@ def _pipeline_class(folder:Path):
 
 # %% ../../nbs/sacap/00_synthesize.ipynb #5ee085bd
 def _read_pipeline(folder:Path, safety:bool, dtype):
-    "The pipeline of a folder, nothing fetched"
+    "The pipeline of a folder, nothing fetched and no weight made up"
     kind = _pipeline_class(folder)
+    from transformers import CLIPTextModel
     if safety and not (folder/'safety_checker').is_dir():
         raise InputError(f'{folder} has no safety_checker; set safety to False, or use a copy of the model that has one.')
     without = {} if safety else dict(safety_checker=None, feature_extractor=None, requires_safety_checker=False)
-    variant = None if any((folder/'unet').glob('diffusion_pytorch_model.safetensors*')) else 'fp16'
-    try: return kind.from_pretrained(str(folder), dtype=dtype, variant=variant, use_safetensors=True, local_files_only=True, **without)
+    how = dict(dtype=dtype, use_safetensors=True, local_files_only=True)
+    try:
+        text,found = CLIPTextModel.from_pretrained(folder/'text_encoder', variant=_variant(folder/'text_encoder'), output_loading_info=True, **how)
+        pipe = kind.from_pretrained(str(folder), text_encoder=text, variant=_variant(folder/'unet'), **how, **without)
     except Exception as e: raise InputError(f'{folder} cannot be read as a pipeline: {why(e)} Copy or fetch it again.') from e
+    empty = {p:[n for n,w in getattr(pipe, p).named_parameters() if w.is_meta] for p in ('unet', 'vae')} # diffusers leaves what it did not find without values
+    for part,found in {'text_encoder':found, **{p:dict(missing_keys=e, mismatched_keys=[]) for p,e in empty.items()}}.items(): check_found(found, folder/part)
+    return pipe
+
+def _variant(folder:Path)->str|None: return None if any('.fp16' not in p.name for p in folder.glob('*.safetensors*')) else 'fp16' # which files of a part to read
 
 def _pipeline_hash(folder:Path)->str:
     "Fingerprint of all tensors of a pipeline on disk"
