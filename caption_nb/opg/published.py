@@ -161,7 +161,7 @@ def published_state(
 def _not_theirs(model:PrefixCaptioner)->dict:
     "What the public layout would lose of a captioner, and captions with it: name -> value"
     c = model.cfg
-    own = {n:getattr(c, n) for n in ('pool', 'coordinates', 'feature_norm', 'feature_power', 'word_loss', 'normalize') if getattr(c, n)!=getattr(PrefixConfig, n)}
+    own = {n:getattr(c, n) for n in ('pool', 'coordinates', 'feature_norm', 'word_loss', 'normalize') if getattr(c, n)!=getattr(PrefixConfig, n)}
     if c.mapper=='linear': own['mapper'] = c.mapper
     if c.mask in ('soft', 'ste'): own['mask'] = c.mask
     return own|({} if model.neighbours is None else dict(neighbours='of consensus'))

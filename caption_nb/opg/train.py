@@ -86,7 +86,6 @@ class XEConfig:
     prefix_scale:float = 1.         # factor on the last layer of an MLP or linear mapper at the start; below 1 for a language model that starts from nothing
     feature_dropout:float = 0.      # share of features dropped in training
     feature_norm:bool = True        # layer norm on the image tokens
-    feature_power:float = 1.        # exponent of the size of their values before it, see `opg.prefix.signed_power`
     mapper_dropout:float = 0.       # share of the MLP mapper's hidden values dropped in training
     word_dropout:float = 0.         # share of the words read that are hidden in training
     word_loss:float = 0.            # weight of the bag-of-words loss on the prefix
@@ -116,12 +115,12 @@ class XEConfig:
     precision:str = 'auto'          # auto, fp32, bf16
     device:str = 'auto'             # auto, cpu, cuda
     seed:int = 0                    # of everything that is drawn
-    LATER = 'augment decay_all eps stop k normalize mask threshold mask_budget mask_share aux_loss aux_pool aux_pos aux_temperature aux_symmetric aux_gather feature_power'.split() # fields that older runs lack
+    LATER = 'augment decay_all eps stop k normalize mask threshold mask_budget mask_share aux_loss aux_pool aux_pos aux_temperature aux_symmetric aux_gather'.split() # fields that older runs lack
 
 # %% ../../nbs/opg/02_train.ipynb #744c550e
 RANGES = LOOP_RANGES|dict(views=(1, MANY), n_train=(0, MANY), n_val=(0, MANY), n_test=(0, MANY), n_toy=(1, MANY), lm_layers=(1, MANY), lm_width=(1, MANY), lm_heads=(1, MANY),
     lm_dropout=(0, .99), lm_init=(0, 1), vocab_size=(257, MANY), lm_epochs=(0, MANY), lm_lr=(0, MANY), pool=(0, MANY), mapper_layers=(1, MANY), mapper_hidden=(0, MANY),
-    k=(0, MANY), threshold=(0, 1), mask_budget=(0, MANY), mask_share=(0, 1), aux_loss=(0, MANY), feature_dropout=(0, .99), feature_power=(.01, 10), mapper_dropout=(0, .99), word_dropout=(0, .99), word_loss=(0, MANY), coordinates=(0, MANY), prefix_scale=(0, MANY), smoothing=(0, .99), captions=(0, MANY),
+    k=(0, MANY), threshold=(0, 1), mask_budget=(0, MANY), mask_share=(0, 1), aux_loss=(0, MANY), feature_dropout=(0, .99), mapper_dropout=(0, .99), word_dropout=(0, .99), word_loss=(0, MANY), coordinates=(0, MANY), prefix_scale=(0, MANY), smoothing=(0, .99), captions=(0, MANY),
     beam_size=(1, MANY), max_len=(2, MANY), length_penalty=(0, MANY), neighbours=(1, MANY), sharpness=(0, MANY)) # of the configs here
 
 # %% ../../nbs/opg/02_train.ipynb #6fb40055
