@@ -99,8 +99,8 @@ class Trace:
 def _note_end(self:Trace, w:Writer, plain:Tensor, z:Tensor, shift:Tensor|None, logp:Tensor):
     "Note what a step led to: `z` before the edits, `logp` the distribution that the search sees"
     e,p = w.rules.end[0],logp.exp()
-    (plain_ids,plain_probs),(ids,probs) = self._top(plain.exp()),self._top(p)
-    self.steps[-1] |= dict(plain_ids=plain_ids, plain_probs=plain_probs, next_ids=ids, next_probs=probs, mass=p.sum(-1).tolist(), end_prob=p[:, e].tolist(), end_logit=z[:, e].tolist(),
+    (plain_ids,plain_probs),(bent_ids,bent_probs),(ids,probs) = (self._top(x) for x in (plain.exp(), z.softmax(-1), p))
+    self.steps[-1] |= dict(plain_ids=plain_ids, plain_probs=plain_probs, bent_ids=bent_ids, bent_probs=bent_probs, next_ids=ids, next_probs=probs, mass=p.sum(-1).tolist(), end_prob=p[:, e].tolist(), end_logit=z[:, e].tolist(),
                            shift_norms=[] if shift is None else shift_norms(shift).permute(2, 0, 1).tolist())
 
 def _note_beams(self:Trace, beams:Beams):
