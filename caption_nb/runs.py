@@ -16,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from weakref import WeakSet
 from fastcore.basics import patch
-from .core import Caption, InputError, config_hash, find_path, progress, read_json, write_json, write_text
+from .core import Caption, InputError, config_hash, find_path, locked, progress, read_json, write_json, write_text
 
 # %% ../nbs/01_runs.ipynb #9775ca72
 LIBRARIES = 'caption_nb torch transformers open_clip_torch timm accelerate numpy pandas pycocoevalcap'.split()
@@ -163,17 +163,22 @@ def run_nb(
     known = check_params(src, params)
     os.environ.setdefault('CAPNB_CWD', os.getcwd()) # relative paths among the parameters mean the caller's folder
     if not again and is_done(src, out, params): return out
+    with locked(out/'.lock', f'to finish {out}'): # two calls for one folder: the second waits, and finds it done
+        if again or not is_done(src, out, params): _run(src, out, params, 'out' in known, again, quiet)
+    return out
+
+def _run(src:Path, out:Path, params:dict, wants_out:bool, again:bool, quiet:bool):
+    "Execute, and note how it went in `run.json`"
     if again and (out/'state').is_dir(): shutil.rmtree(out/'state')
     state = dict(notebook=src.name, params=params, hash=params_hash(src, params), status='running')
     (out/'result.json').unlink(missing_ok=True)
     write_json(out/'run.json', state)
-    given = params|({'out':os.path.relpath(out, src.parent)} if 'out' in known else {})
+    given = params|({'out':os.path.relpath(out, src.parent)} if wants_out else {})
     with ThreadPoolExecutor(1) as pool:
         job = pool.submit(_execute, src, out/'run.ipynb', given, quiet)
         with _stoppable(pool, [job]): error = job.result()
     write_json(out/'run.json', state|(dict(status='failed', error=error) if error else dict(status='done')))
     if error: raise InputError(f'{src.name} failed: {error}. The page {out/"run.ipynb"} shows where.')
-    return out
 
 # %% ../nbs/01_runs.ipynb #fd048f45
 ENGINE = dict(extra_arguments=['--IPKernelApp.log_level=40'], start_timeout=300, progress_bar=False, log_output=False) # for papermill
