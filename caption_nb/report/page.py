@@ -97,7 +97,7 @@ def how_scored(report:Report)->list:
     few = sorted({p for (_,p),c in report.cards.items() if len(c.per_image)<SMALL})
     if few: out.append(f'Fewer than {SMALL} pictures: {", ".join(few)}. CIDEr weighs n-grams by how many pictures use them, so there it says little.')
     if 'all_right' in set(report.rows.metric): out.append('"All right" is the share of captions in which every statement about the picture is true and every object is named, checked against the drawn scene.')
-    if {'Toy_object_F1', 'color_F1'} & set(report.rows.metric): out.append('"Objects F1" compares the shapes that captions name with those that are there, "colours F1" the pairs of colour and shape, over all pictures together.')
+    if {'Toy_object_F1', 'color_F1'} & set(report.rows.metric): out.append('"Objects F1" compares the shapes that captions name with those that are there, "colours F1" the pairs of colour and shape, "objects and colours F1" both, over all pictures together.')
     return out
 
 # %% ../../nbs/report/02_page.ipynb #c546721c

@@ -102,7 +102,7 @@ def collect(
 
 # %% ../../nbs/report/00_tables.ipynb #05a2a0a4
 NAMES = dict(CIDEr='CIDEr', Bleu_1='BLEU-1', Bleu_2='BLEU-2', Bleu_3='BLEU-3', Bleu_4='BLEU-4', METEOR='METEOR', ROUGE_L='ROUGE-L', SPICE='SPICE',
-             all_right='all right', relation_stated='relation stated', Toy_object_F1='objects F1', color_F1='colours F1')
+             all_right='all right', relation_stated='relation stated', Toy_object_F1='objects F1', color_F1='colours F1', fact_F1='objects and colours F1')
 USUAL = ['Bleu_1','Bleu_4','METEOR','ROUGE_L','CIDEr','SPICE'] # the columns of papers, in their order
 PARTS = ['test','in','near','out','style','val']              # the order of parts, others behind
 
