@@ -202,7 +202,7 @@ h3{font-size:1rem;margin:1.6rem 0 .6rem}p,li{max-width:46rem}.lead{font-size:1.0
 table{border-collapse:collapse;width:100%;margin:1rem 0;font-size:.92rem;font-variant-numeric:tabular-nums}
 caption{text-align:left;font-weight:600;padding:.3rem 0}thead th{border-top:2px solid var(--ink);border-bottom:1px solid var(--ink);vertical-align:bottom}
 tbody tr:last-child>*{border-bottom:2px solid var(--ink)}th,td{padding:.35rem .6rem .35rem 0;text-align:left;vertical-align:top;font-weight:400}thead th{font-weight:600}
-.table{overflow-x:auto}.n{text-align:right;white-space:nowrap;padding-right:0;padding-left:.8rem}td small,th small{display:block}small{white-space:nowrap}.told{padding-left:1.1rem}.told li{margin:.5rem 0}details{margin-bottom:1rem}
+.table{overflow-x:auto}.n{text-align:right;white-space:nowrap;padding-right:0;padding-left:.8rem}thead .n{white-space:normal;vertical-align:bottom}td small,th small{display:block}small{white-space:nowrap}.told{padding-left:1.1rem}.told li{margin:.5rem 0}details{margin-bottom:1rem}
 .panels{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,17rem),1fr));gap:1rem;margin:1rem 0}.panels img{width:100%;height:auto;max-width:27rem}
 .key{display:flex;flex-wrap:wrap;gap:.3rem 1rem;font-size:.85rem;margin:.5rem 0}.who{border-left:.8em solid;padding-left:.45em;line-height:1.1;font-size:.82rem;font-weight:600}
 .gallery{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,16rem),1fr));gap:1rem;align-items:start}

@@ -39,6 +39,12 @@ def _odd_field(row:dict)->str:
         if k in WORDS and not isinstance(v, str): return f'{k} is {v!r}, not a text'
     return ''
 
+def _but_seed(config:dict)->dict:
+    "A configuration without its seed, also where the seed is the name of the run it starts from"
+    run = config.get('run')
+    named = isinstance(run, str) and Path(run).name==str(config.get('seed'))
+    return {k:v for k,v in config.items() if k!='seed'}|({'run':Path(run).parent.as_posix()} if named else {})
+
 def read_run(
     folder,
 )->tuple: # the run's row (None if there is no result), and sentences about what is wrong
@@ -53,7 +59,7 @@ def read_run(
     try: config = read_json(folder/'config.json')
     except InputError: problems.append('config.json is missing or broken')
     row = dict(system=folder.parent.name, stage='', world='', seed=None, supervision='not stated', trained_on='not stated', date='')|row
-    return row|dict(config={k:v for k,v in config.items() if k!='seed'} if isinstance(config, dict) else {}), problems
+    return row|dict(config=_but_seed(config) if isinstance(config, dict) else {}), problems
 
 # %% ../../nbs/report/00_tables.ipynb #f0c25fcc
 def _group_key(row):
