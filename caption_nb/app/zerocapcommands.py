@@ -8,7 +8,7 @@ __all__ = ['FLAGS', 'LMS', 'CODE', 'COMMANDS', 'ZeroCapArgs', 'Flag', 'flags_tab
 
 # %% ../../nbs/app/03_zerocapcommands.ipynb #ad627ddc
 import hashlib, json, os, socket, subprocess, sys, time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, NamedTuple
 import tyro
@@ -169,7 +169,7 @@ def _key(model)->str:
 def caption_zerocap(a:ZeroCapArgs, argv=())->int|None: # argv: the words, for more processes
     "`capnb caption --system zerocap --caption_img_path FILE`"
     from caption_nb.app.systems import caption_to_file
-    from caption_nb.core import Pairs
+    from caption_nb.core import Pairs, pictures
     from caption_nb.zerocap.arithmetic import SumCaptioner
     from caption_nb.zerocap.caption import load_zerocap
     (kind,found),cfg,n = wanted(a),config_of(a),processes_of(a)
@@ -179,7 +179,8 @@ def caption_zerocap(a:ZeroCapArgs, argv=())->int|None: # argv: the words, for mo
     key = _key(model)
     captioner,items = (model, found) if kind=='pictures' else (SumCaptioner(model), Pairs([(s.id, s) for s in found]))
     caps,skipped = caption_to_file(captioner, items, a.out, key, a.batch_size, a.strict, state=state)
-    if state is None or state.is_main_process: _tell(kind, found, caps, skipped, a, model)
+    asked = {k for k,_ in pictures(items)} # the file may hold more, of earlier calls
+    if state is None or state.is_main_process: _tell(kind, found, [c for c in caps if c.image_id in asked], skipped, a, model)
     if state is not None: state.destroy_process_group()
 
 # %% ../../nbs/app/03_zerocapcommands.ipynb #866333bf
@@ -187,21 +188,27 @@ def _tell(kind:str, found:list, caps:list, skipped:dict, a:ZeroCapArgs, model):
     "Captions on the screen; of a single one also what the other beams say, and the one that CLIP likes best, as the original does"
     for reason in skipped.values(): print(f'skipped: {reason}', file=sys.stderr)
     if len(caps)==1:
-        c, = caps
-        beams = [dict(text=c.text, score=c.score, clip=c.extra['clip_with_prompt'], bare=c.extra['bare']), *(dict(text=b['text'], score=b['score'], clip=b['clip_with_prompt'], bare=b['bare']) for b in c.candidates)]
-        for b in beams: print(f'{c.image_id}\t{b["text"]}\t{b["score"]:.3f}\t{b["clip"]:.3f}')
-        print(f'best clip: {model.cfg.prompt} {max(beams, key=lambda b: b["clip"])["bare"]}')
+        for b in _beams(caps[0]): print(f'{caps[0].image_id}\t{b["text"]}\t{b["score"]:.3f}\t{b["clip_with_prompt"]:.3f}')
+        print(f'best clip: {model.cfg.prompt} {_best_clip(caps[0], model.cfg)}')
     else:
         for c in caps[:20]: print(f'{c.image_id}\t{c.text}')
-    if kind=='relations': _scores(found, caps, model)
     print(f'{len(caps)} captions in {a.out}'+(f', {len(skipped)} left out' if skipped else ''), file=sys.stderr)
     if not caps: raise InputError('no picture could be captioned.')
+    if kind=='relations': _scores(found, caps, model)
+
+def _beams(c)->list[dict]:
+    "A caption and the other beams"
+    return [c.extra|dict(text=c.text, score=c.score), *c.candidates]
+
+def _best_clip(c, cfg)->str:
+    "What the beam says that CLIP likes best, read with the prompt or, as published, without"
+    from caption_nb.zerocap.caption import chosen
+    return _beams(c)[chosen(_beams(c), replace(cfg, choose='clip'))]['bare']
 
 def _scores(found:list, caps:list, model):
     "The metrics of a list of sums"
     from caption_nb.zerocap.arithmetic import relations_table, score_relations
-    ids = {s.id for s in found}
-    table = relations_table(score_relations(found, [c for c in caps if c.image_id in ids], model.clip))
+    table = relations_table(score_relations(found, caps, model.clip))
     print(table.filter(regex='^(?!.*_(low|high)$)').round(4).to_csv(sep='\t'), end='')
 
 # %% ../../nbs/app/03_zerocapcommands.ipynb #2b34434a

@@ -187,13 +187,13 @@ def score_relations(
     for c in captions:
         s = of[c.image_id]
         f = clip.text_features([c.text, *s.answer])
-        rows.append(dict(id=s.id, relation=s.relation, caption=c.text, bare=c.extra.get('bare', c.text), answer=' / '.join(s.answer)) | {f'hit@{n}':float(hit(best_texts(c, n), s.answer)) for n in HITS}
+        rows.append(dict(id=s.id, relation=s.relation, caption=c.text, bare=c.extra.get('bare', c.text), answer=' / '.join(s.answer), answers=list(s.answer)) | {f'hit@{n}':float(hit(best_texts(c, n), s.answer)) for n in HITS}
                     | dict(clip_text=float((f[1:]@f[0]).max()), clip_image=c.extra['clip_image']))
     return rows
 
 def _bleu1(rows:list[dict], field:str)->np.ndarray: # (b, 10), see `bleu_counts`
     texts = tokenize([r[field] for r in rows])[0]
-    refs = [tokenize(r['answer'].split(' / '))[0] for r in rows]
+    refs = [tokenize(r['answers'])[0] for r in rows]
     return bleu_counts(count_ngrams(dict(enumerate(refs)), dict(enumerate(texts))))
 
 # %% ../../nbs/zerocap/02_arithmetic.ipynb #9abbd8d3

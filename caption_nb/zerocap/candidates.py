@@ -212,6 +212,7 @@ def head(self:CandidateTexts, prefix:str)->list[int]:
     while len(self.heads)>4096: self.heads.popitem(last=False)
     return self.heads[prefix]
 
+# %% ../../nbs/zerocap/00c_candidates.ipynb #d1f4a601
 @patch
 def _glue(self:CandidateTexts, prefix:str, text:str)->tuple|None:
     "Tokens that the last word loses, and the tail, or None where the pair has to be tokenised whole"
@@ -264,8 +265,10 @@ def tails(self:CandidateTexts,
     quick = self.starts[tokens]&fits[p] if self.composes else torch.zeros(len(p), dtype=torch.bool)
     self._learn(tokens[quick])
     kept,ids,length = n[p],self.ids[tokens],self.length[tokens]
-    for i,(k,tail) in zip((~quick).nonzero()[:, 0].tolist(), self._slow(prefixes, p[~quick], tokens[~quick])):
-        kept[i],length[i],ids[i, :len(tail)] = k,len(tail),torch.tensor(tail, dtype=torch.int32)
+    if not quick.all():
+        ks,tails = zip(*self._slow(prefixes, p[~quick], tokens[~quick]))
+        kept[~quick],length[~quick] = torch.tensor(ks),torch.tensor([len(t) for t in tails])
+        ids[~quick] = torch.tensor([t+[0]*(at-len(t)) for t in tails], dtype=torch.int32)
     room = at-kept
     length = torch.minimum(length, room)
     ids[torch.arange(len(p)), length-1] = self.end

@@ -91,7 +91,6 @@ def advance(self:Search, step:int):
     logp = fuse(edit(z, context, step, w.rules), plain, cfg.fusion_factor, cfg.normalize, b if len(run)==len(rows) else len(run))
     if self.trace: self.trace.end(w, plain, z, shift, logp)
     self.choose(logp, run, entry)
-    if self.trace: self.trace.note_beams(self.beams)
 
 @patch
 def choose(self:Search, logp:Tensor, run:Tensor, entry:Tensor):
@@ -104,6 +103,7 @@ def choose(self:Search, logp:Tensor, run:Tensor, entry:Tensor):
         every = logp.new_zeros(self.beams.done.numel(), logp.shape[1]).index_copy(0, run, logp)
         self.beams,parent = grow_beams(self.beams, every.view(*self.beams.done.shape, -1), end)
         parent = parent+torch.arange(b, device=logp.device)[:, None]*parent.shape[1]
+    if self.trace: self.trace.note_beams(self.beams)
     where = torch.zeros(int(parent.max())+1, dtype=torch.long, device=logp.device).index_copy(0, run[run<=parent.max()], torch.arange(len(run), device=logp.device)[run<=parent.max()])
     self.drop_finished(where[parent], entry)
 
@@ -248,7 +248,7 @@ def explain(self:ZeroCap,
     image,      # an RGB picture or path
     top:int=4,  # tokens shown of each distribution
 )->tuple:       # the caption, and a list of dicts: a row per token and pass
-    "What happened to the best beam at every pass: losses, what the model says, what CLIP wants"
+    "What happened to the best beam that still runs, at every pass: losses, what the model says, what CLIP wants"
     trace = Trace(top)
     caption, = self.caption_guidance(self.clip.image_features([image]), trace=trace)
     say = lambda ids, probs: ' '.join(f'{self.w.texts[i].strip() or "·"} {p:.2f}' for i,p in list(zip(ids, probs))[:top])

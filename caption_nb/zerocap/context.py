@@ -109,13 +109,20 @@ def clean_blanks(text:str)->str:
     for a,b in BLANKS: text = text.replace(a, b)
     return text
 
+def _behind(tokenizer)->tuple[list, int]:
+    "The ids of a word, and how long they are as text"
+    word = list(tokenizer.encode('a', add_special_tokens=False))
+    return word,len(tokenizer.decode(word, skip_special_tokens=True))
+
 def decode_ids(
     tokenizer,         # of the language model
     ids,               # of one text
     clean:bool=True,   # remove blanks before punctuation
+    behind=None,       # from `_behind`, where many texts are decoded
 )->str:
-    "The text of ids, special tokens left out"
-    text = tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
+    "The text of ids as it stands behind other text, special tokens left out"
+    word,n = behind or _behind(tokenizer)
+    text = tokenizer.decode(word+[int(i) for i in ids], skip_special_tokens=True)[n:]
     return clean_blanks(text) if clean else text
 
 def token_texts(
@@ -124,9 +131,9 @@ def token_texts(
     clean:bool=True,   # remove blanks before punctuation
 )->list[str]:          # v texts
     "The text of every single token"
-    special = set(tokenizer.all_special_ids)
+    special,behind = set(tokenizer.all_special_ids),_behind(tokenizer)
     known = range(min(v, len(tokenizer)))
-    return [decode_ids(tokenizer, [i], clean) if i not in special else '' for i in known]+['']*(v-len(known))
+    return [decode_ids(tokenizer, [i], clean, behind) if i not in special else '' for i in known]+['']*(v-len(known))
 
 # %% ../../nbs/zerocap/00_context.ipynb #ae7fa0d9
 SIGNS = set('(),!:\n')

@@ -8,7 +8,6 @@ __all__ = ['DTYPES', 'choose_candidates', 'casts', 'plain_similarity', 'descend_
 
 # %% ../../nbs/zerocap/00b_plain.ipynb #75440927
 import math
-from contextlib import nullcontext
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -30,8 +29,9 @@ def choose_candidates(
 DTYPES = dict(bf16=torch.bfloat16, fp16=torch.float16)
 
 def casts(device, precision:str):
-    "The context in which a model computes in `fp32`, `bf16` or `fp16`"
-    return torch.autocast(torch.device(device).type, DTYPES[precision]) if precision in DTYPES else nullcontext()
+    "The context in which a model computes in `fp32`, `bf16` or `fp16`, whatever context it stands in"
+    kind = torch.device(device).type
+    return torch.autocast(kind, DTYPES[precision]) if precision in DTYPES else torch.autocast(kind, enabled=False)
 
 @torch.no_grad()
 def plain_similarity(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 from ..core import InputError, check_ranges
-from .context import Rules, decode_ids, forbidden_ids, token_texts
+from .context import Rules, clean_blanks, decode_ids, forbidden_ids, token_texts
 
 # %% ../../nbs/zerocap/00a_published.ipynb #b22f3153
 @dataclass
@@ -139,9 +139,12 @@ class Writer:
         marks = tokenizer.bos_token_id, tokenizer.eos_token_id
         if marks==(None, None): raise InputError('The tokenizer has neither a start nor an end token, and ZeroCap needs one to begin with.')
         self.start = marks[0] if marks[0] is not None else marks[1]
-        self.texts = token_texts(tokenizer, self.v, cfg.clean_blanks)
+        self.raw = token_texts(tokenizer, self.v, clean=False) # with blanks before punctuation
+        self.texts = [clean_blanks(t) for t in self.raw] if cfg.clean_blanks else self.raw
         self.rules = make_rules(self)
         self.left_out = not_candidates(self)
+        room = self.v-len(self.rules.never)-(len(self.rules.forbidden) if cfg.forbid=='ban' else 0)
+        if cfg.beam_size>room: raise InputError(f'beam_size is {cfg.beam_size}, but this language model has only {room} tokens that may be written.')
 
     @property
     def device(self): return next(self.lm.parameters()).device
@@ -158,17 +161,22 @@ class Writer:
         return decode_ids(self.tokenizer, ids, self.cfg.clean_blanks)
 
 # %% ../../nbs/zerocap/00a_published.ipynb #58124276
-def end_ids(tokenizer, cfg:ZeroCapConfig)->list[int]:
-    "The ids that end a caption"
-    coded = [tokenizer.encode(t, add_special_tokens=False) for t in cfg.also_end]
-    return list(dict.fromkeys([tokenizer.encode(cfg.end_token, add_special_tokens=False)[0]]+[c[0] for c in coded if len(c)==1]))
+def end_ids(
+    texts:list[str],     # of all tokens, blanks kept
+    tokenizer,           # of the language model
+    cfg:ZeroCapConfig,
+)->list[int]:
+    "The ids that end a caption: tokens that are the end's text, else its first token"
+    def spelled(t): return [i for i,x in enumerate(texts) if x==t]
+    first = spelled(cfg.end_token) or list(tokenizer.encode(cfg.end_token, add_special_tokens=False))[:1]
+    return list(dict.fromkeys(first+[i for t in cfg.also_end for i in spelled(t)]))
 
 def make_rules(w:Writer)->Rules:
     "What the config does to logits, as ids"
     cfg,known = w.cfg,len(w.tokenizer)
-    end = end_ids(w.tokenizer, cfg)
+    end = end_ids(w.raw, w.tokenizer, cfg)
     special = [i for i in w.tokenizer.all_special_ids if i<w.v and i not in end] if cfg.forbid_special else []
-    forbidden = [i for i in forbidden_ids(token_texts(w.tokenizer, w.v, clean=False)) if i not in end]
+    forbidden = [i for i in forbidden_ids(w.raw) if i not in end]
     ids = lambda x: torch.tensor(sorted(x), dtype=torch.long, device=w.device)
     return Rules(torch.tensor(end, device=w.device), ids(forbidden), ids(set(special)|set(range(known, w.v))), cfg.repetition_penalty, cfg.end_factor, cfg.ef_idx,
                  cfg.first_end_factor, math.inf if cfg.forbid=='ban' else cfg.forbidden_factor)
