@@ -8,8 +8,9 @@ __all__ = ['SYSTEMS', 'captioner_folder', 'load', 'content_mark', 'caption_to_fi
 # %% ../../nbs/app/00_systems.ipynb #86893c16
 import glob, hashlib, json, os, re
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from ..core import Caption, Captioner, InputError, Pairs, pick_device, pictures, progress, read_json, write_json
+from ..core import Caption, Captioner, InputError, Pairs, cache_dir, locked, pick_device, pictures, progress, read_json, write_json
 
 # %% ../../nbs/app/00_systems.ipynb #7b8f0d10
 def _opg(folder, device):
@@ -82,6 +83,12 @@ def _gather(skipped:dict, state)->dict:
     return {k:v for part in gather_object([skipped]) for k,v in part.items()}
 
 # %% ../../nbs/app/00_systems.ipynb #47d20085
+def _alone(out:Path, rank:int):
+    "Nobody else captions into `out` in this block; the first of several processes sees to that for all"
+    if rank: return nullcontext()
+    try: return locked(cache_dir('locks')/hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:16], f'to finish {out}')
+    except OSError: return nullcontext() # no folder for it
+
 def caption_to_file(
     captioner:Captioner,   # writes the captions
     images,                # what `core.pictures` understands
@@ -94,7 +101,12 @@ def caption_to_file(
 )->tuple[list, dict]:      # captions in the order of the pictures; reasons of those left out
     "Caption pictures into a file, continuing what an earlier call began"
     out,pairs,(rank,n) = Path(out),pictures(images),(state.process_index, state.num_processes) if state else (0, 1)
+    with _alone(out, rank): return _caption_pairs(captioner, pairs, out, key, batch_size, strict, quiet, state, rank, n)
+
+def _caption_pairs(captioner, pairs:list, out:Path, key:str, batch_size:int, strict:bool, quiet:bool, state, rank:int, n:int)->tuple[list, dict]:
+    "The same, while nobody else does"
     together = state.wait_for_everyone if n>1 else lambda: None
+    together() # the first process has the file to itself
     part,marks = out.with_name(f'{out.name}.part{rank or ""}'),{k:content_mark(src) for k,src in pairs}
     out.parent.mkdir(parents=True, exist_ok=True)
     have = _known(out, key, marks)

@@ -7,7 +7,7 @@ __all__ = ['FLAGS', 'LMS', 'CODE', 'COMMANDS', 'ZeroCapArgs', 'Flag', 'flags_tab
            'processes_of', 'caption_zerocap']
 
 # %% ../../nbs/app/03_zerocapcommands.ipynb #ad627ddc
-import hashlib, json, os, socket, subprocess, sys, time
+import hashlib, json, os, socket, subprocess, sys, tempfile, time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -52,7 +52,7 @@ class ZeroCapArgs:
     texts: tuple[str, ...] = ()         # texts that are added to the sum
     text_weights: tuple[float, ...] = () # their weights; none: 1 each
     clip: str = 'ViT-B-32-quickgelu/openai' # CLIP
-    out: str = 'captions.json'          # JSON file, COCO result layout
+    out: str = ''                       # JSON file, COCO result layout; '' is captions.json, or no file for a lone picture or sum
     batch_size: int = 16                # pictures at a time
     strict: bool = False                # stop at the first unreadable picture
     device: str = 'auto'                # auto, cpu, cuda
@@ -178,8 +178,10 @@ def caption_zerocap(a:ZeroCapArgs, argv=())->int|None: # argv: the words, for mo
     model = load_zerocap(LMS.get(a.lm_model, a.lm_model), a.clip, cfg, str(state.device) if state else pick_device(a.device))
     key = _key(model)
     captioner,items = (model, found) if kind=='pictures' else (SumCaptioner(model), Pairs([(s.id, s) for s in found]))
-    caps,skipped = caption_to_file(captioner, items, a.out, key, a.batch_size, a.strict, state=state)
     asked = {k for k,_ in pictures(items)} # the file may hold more, of earlier calls
+    lone = not a.out and len(asked)==1 and state is None
+    with tempfile.TemporaryDirectory() as nowhere:
+        caps,skipped = caption_to_file(captioner, items, Path(nowhere)/'captions.json' if lone else a.out or 'captions.json', key, a.batch_size, a.strict, state=state)
     if state is None or state.is_main_process: _tell(kind, found, [c for c in caps if c.image_id in asked], skipped, a, model)
     if state is not None: state.destroy_process_group()
 
@@ -192,7 +194,7 @@ def _tell(kind:str, found:list, caps:list, skipped:dict, a:ZeroCapArgs, model):
         print(f'best clip: {model.cfg.prompt} {_best_clip(caps[0], model.cfg)}')
     else:
         for c in caps[:20]: print(f'{c.image_id}\t{c.text}')
-    print(f'{len(caps)} captions in {a.out}'+(f', {len(skipped)} left out' if skipped else ''), file=sys.stderr)
+    if a.out or len(caps)!=1: print(f'{len(caps)} captions in {a.out or "captions.json"}'+(f', {len(skipped)} left out' if skipped else ''), file=sys.stderr)
     if not caps: raise InputError('no picture could be captioned.')
     if kind=='relations': _scores(found, caps, model)
 
@@ -215,7 +217,7 @@ def _scores(found:list, caps:list, model):
 _OURS = 'capnb caption --system zerocap'
 COMMANDS = [
     Command('captioning on a single image', 'python run.py --reset_context_delta --caption_img_path "example_images/captions/COCO_val2014_000000097017.jpg"', f'{_OURS} --caption_img_path FILE',
-            'Captions are written to captions.json too. The shell block of the README breaks its lines without a backslash: as it stands, it runs the program without flags, which crashes for want of --reset_context_delta. What happened at each token is told by the captioner\'s explain.'),
+            'Captions are written to --out too, those of several pictures to captions.json without it. The shell block of the README breaks its lines without a backslash: as it stands, it runs the program without flags, which crashes for want of --reset_context_delta. What happened at each token is told by the captioner\'s explain.'),
     Command('visual arithmetic', 'python run.py --reset_context_delta --end_factor 1.06 --fusion_factor 0.95 --grad_norm_factor 0.95 --run_type arithmetics --arithmetics_imgs "example_images/arithmetics/woman2.jpg" '
             '"example_images/arithmetics/king2.jpg" "example_images/arithmetics/man2.jpg" --arithmetics_weights 1 1 -1', f'{_OURS} --preset arithmetic --run_type arithmetics --arithmetics_imgs A B C --arithmetics_weights 1 1 -1',
             'The sum is A + B - C. Features are summed as they are, as in the original, whatever is said elsewhere of unit vectors; --options \'{"normalize_terms": true}\' makes them so. Texts can be terms: --texts.'),
