@@ -20,7 +20,7 @@ def start(out, cache, words=TRAIN):
 
 def bytes_in(folder):
     "How much the run has written: something that grows with its progress"
-    return sum(_size(p) for p in Path(folder).rglob('*')) if Path(folder).exists() else 0
+    return sum(_size(Path(d)/f) for d,_,files in os.walk(folder) for f in files) # folders may go while it walks
 
 def _size(p):
     try: return p.stat().st_size
