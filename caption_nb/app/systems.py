@@ -82,13 +82,14 @@ def _gather(skipped:dict, state)->dict:
     from accelerate.utils import gather_object
     return {k:v for part in gather_object([skipped]) for k,v in part.items()}
 
-# %% ../../nbs/app/00_systems.ipynb #47d20085
+# %% ../../nbs/app/00_systems.ipynb #e372ad3c
 def _alone(out:Path, rank:int):
     "Nobody else captions into `out` in this block; the first of several processes sees to that for all"
     if rank: return nullcontext()
     try: return locked(cache_dir('locks')/hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:16], f'to finish {out}')
     except OSError: return nullcontext() # no folder for it
 
+# %% ../../nbs/app/00_systems.ipynb #47d20085
 def caption_to_file(
     captioner:Captioner,   # writes the captions
     images,                # what `core.pictures` understands
@@ -101,29 +102,26 @@ def caption_to_file(
 )->tuple[list, dict]:      # captions in the order of the pictures; reasons of those left out
     "Caption pictures into a file, continuing what an earlier call began"
     out,pairs,(rank,n) = Path(out),pictures(images),(state.process_index, state.num_processes) if state else (0, 1)
-    with _alone(out, rank): return _caption_pairs(captioner, pairs, out, key, batch_size, strict, quiet, state, rank, n)
-
-def _caption_pairs(captioner, pairs:list, out:Path, key:str, batch_size:int, strict:bool, quiet:bool, state, rank:int, n:int)->tuple[list, dict]:
-    "The same, while nobody else does"
     together = state.wait_for_everyone if n>1 else lambda: None
-    together() # the first process has the file to itself
-    part,marks = out.with_name(f'{out.name}.part{rank or ""}'),{k:content_mark(src) for k,src in pairs}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    have = _known(out, key, marks)
-    todo = [p for p in pairs if p[0] not in have][rank::n]
-    together() # nobody writes before all have read
-    with open(part, 'ab') as f:
-        if not f.tell(): _line(f, dict(key=key))
-        for c in progress(captioner.stream(Pairs(todo), batch_size, strict), 'captions', len(todo), quiet or rank>0): _line(f, c.to_dict()|dict(content=marks[c.image_id]))
-    together()
-    have = _known(out, key, marks)
-    order = [k for k,_ in pairs if k in have]+[k for k in have if k not in marks]
-    together()
-    if not rank:
-        write_json(out, [have[k]|dict(by=key) for k in order])
-        for p in _parts(out): p.unlink()
-    together()
-    return [Caption.from_dict(have[k]) for k in order], _gather(captioner.skipped, state) if n>1 else captioner.skipped
+    with _alone(out, rank):
+        together() # the first process has the file to itself
+        part,marks = out.with_name(f'{out.name}.part{rank or ""}'),{k:content_mark(src) for k,src in pairs}
+        out.parent.mkdir(parents=True, exist_ok=True)
+        have = _known(out, key, marks)
+        todo = [p for p in pairs if p[0] not in have][rank::n]
+        together() # nobody writes before all have read
+        with open(part, 'ab') as f:
+            if not f.tell(): _line(f, dict(key=key))
+            for c in progress(captioner.stream(Pairs(todo), batch_size, strict), 'captions', len(todo), quiet or rank>0): _line(f, c.to_dict()|dict(content=marks[c.image_id]))
+        together()
+        have = _known(out, key, marks)
+        order = [k for k,_ in pairs if k in have]+[k for k in have if k not in marks]
+        together()
+        if not rank:
+            write_json(out, [have[k]|dict(by=key) for k in order])
+            for p in _parts(out): p.unlink()
+        together()
+        return [Caption.from_dict(have[k]) for k in order], _gather(captioner.skipped, state) if n>1 else captioner.skipped
 
 # %% ../../nbs/app/00_systems.ipynb #f4b9ce76
 def _line(f, d:dict):

@@ -179,14 +179,14 @@ def caption_zerocap(a:ZeroCapArgs, argv=())->int|None: # argv: the words, for mo
     key = _key(model)
     captioner,items = (model, found) if kind=='pictures' else (SumCaptioner(model), Pairs([(s.id, s) for s in found]))
     asked = {k for k,_ in pictures(items)} # the file may hold more, of earlier calls
-    lone = not a.out and len(asked)==1 and state is None
+    out = a.out or ('' if len(asked)==1 and state is None else 'captions.json')
     with tempfile.TemporaryDirectory() as nowhere:
-        caps,skipped = caption_to_file(captioner, items, Path(nowhere)/'captions.json' if lone else a.out or 'captions.json', key, a.batch_size, a.strict, state=state)
-    if state is None or state.is_main_process: _tell(kind, found, [c for c in caps if c.image_id in asked], skipped, a, model)
+        caps,skipped = caption_to_file(captioner, items, out or Path(nowhere)/'captions.json', key, a.batch_size, a.strict, state=state)
+    if state is None or state.is_main_process: _tell(kind, found, [c for c in caps if c.image_id in asked], skipped, out, model)
     if state is not None: state.destroy_process_group()
 
 # %% ../../nbs/app/03_zerocapcommands.ipynb #866333bf
-def _tell(kind:str, found:list, caps:list, skipped:dict, a:ZeroCapArgs, model):
+def _tell(kind:str, found:list, caps:list, skipped:dict, out:str, model):
     "Captions on the screen; of a single one also what the other beams say, and the one that CLIP likes best, as the original does"
     for reason in skipped.values(): print(f'skipped: {reason}', file=sys.stderr)
     if len(caps)==1:
@@ -194,7 +194,7 @@ def _tell(kind:str, found:list, caps:list, skipped:dict, a:ZeroCapArgs, model):
         print(f'best clip: {model.cfg.prompt} {_best_clip(caps[0], model.cfg)}')
     else:
         for c in caps[:20]: print(f'{c.image_id}\t{c.text}')
-    if a.out or len(caps)!=1: print(f'{len(caps)} captions in {a.out or "captions.json"}'+(f', {len(skipped)} left out' if skipped else ''), file=sys.stderr)
+    if out: print(f'{len(caps)} captions in {out}'+(f', {len(skipped)} left out' if skipped else ''), file=sys.stderr)
     if not caps: raise InputError('no picture could be captioned.')
     if kind=='relations': _scores(found, caps, model)
 

@@ -17,6 +17,13 @@ from ..core import InputError, read_json
 from ..metrics.bootstrap import measured_mean
 from ..metrics.scorecard import Scorecard, compare, mean_of, score
 
+# %% ../../nbs/report/00_tables.ipynb #341bcdb7
+def _but_seed(config:dict)->dict:
+    "A configuration without its seed, also where the seed is the name of the run it starts from"
+    run = config.get('run')
+    named = isinstance(run, str) and Path(run).name==str(config.get('seed'))
+    return {k:v for k,v in config.items() if k!='seed'}|({'run':Path(run).parent.as_posix()} if named else {})
+
 # %% ../../nbs/report/00_tables.ipynb #26f2729d
 INSIDE = {'model','state','local','.ipynb_checkpoints'} # folders of a run that are not runs
 WORDS = 'system stage world supervision trained_on preset date'.split() # fields of a result that are texts; preset is a word for a run that nothing else sets apart, such as its mapper
@@ -38,12 +45,6 @@ def _odd_field(row:dict)->str:
         if number and v is not None and not isinstance(v, (int, float)): return f'{k} is {v!r}, not a number'
         if k in WORDS and not isinstance(v, str): return f'{k} is {v!r}, not a text'
     return ''
-
-def _but_seed(config:dict)->dict:
-    "A configuration without its seed, also where the seed is the name of the run it starts from"
-    run = config.get('run')
-    named = isinstance(run, str) and Path(run).name==str(config.get('seed'))
-    return {k:v for k,v in config.items() if k!='seed'}|({'run':Path(run).parent.as_posix()} if named else {})
 
 def read_run(
     folder,
