@@ -24,7 +24,7 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedTokenizerFast
 from ..core import InputError, read_json
 from .towers import ensure_tower
-from .weights import TENSORS, Kind, downloads_allowed, find_weights, load_into
+from .weights import TENSORS, Kind, downloads_allowed, find_weights, first_line, load_into
 
 # %% ../../nbs/models/00a_clipfiles.ipynb #1d9872fd
 def tiny_config(
@@ -64,7 +64,7 @@ def build_clip(
 def _no_code(name:str):
     "Refuse a text tower that brings its own code, before transformers asks on the screen whether it may run"
     try: AutoConfig.from_pretrained(name, trust_remote_code=False, local_files_only=not downloads_allowed())
-    except Exception as e: raise InputError(f'{name}: the config of this text tower cannot be read: {(str(e).splitlines() or [type(e).__name__])[0]}') from e
+    except Exception as e: raise InputError(f'{name}: the config of this text tower cannot be read: {first_line(e)}') from e
 
 # %% ../../nbs/models/00a_clipfiles.ipynb #b111a9a0
 def activation_of(model:nn.Module)->str:
@@ -195,7 +195,7 @@ def load_clip_tokenizer(
 def _hf_tokenizer(folder, **options)->HFTokenizer:
     "A tokenizer in the layout of transformers; code that lies beside it is not run, whatever its config asks for"
     try: return HFTokenizer(str(folder), **options|dict(trust_remote_code=False))
-    except Exception as e: raise InputError(f'{folder}: its tokenizer cannot be read: {(str(e).splitlines() or [type(e).__name__])[0]} Copy or fetch the folder again.') from e
+    except Exception as e: raise InputError(f'{folder}: its tokenizer cannot be read: {first_line(e)} Copy or fetch the folder again.') from e
 
 # %% ../../nbs/models/00a_clipfiles.ipynb #3f2f75da
 def train_clip_tokenizer(

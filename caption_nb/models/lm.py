@@ -20,7 +20,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from ..core import InputError
 from .text import END, encode_captions, pre_caption, token_id, train_tokenizer
-from .weights import check_found, find_weights, load_state
+from .weights import check_found, find_weights, first_line, load_state
 
 _all_ = ['END', 'encode_captions', 'pre_caption', 'token_id', 'train_tokenizer'] # text in and out belongs to the same door
 
@@ -344,7 +344,7 @@ def load_lm(
     try: gpt,found = GPT2LMHeadModel.from_pretrained(folder, config=cfg, dtype=torch.float32, output_loading_info=True)
     except Exception as e:
         load_state(folder) # says what is wrong with the file, if it is the file
-        raise InputError(f'{folder} does not fit its config.json: {(str(e).splitlines() or [type(e).__name__])[0]}') from e
+        raise InputError(f'{folder} does not fit its config.json: {first_line(e)}') from e
     check_found(found, folder, extra=True)
     tokenizer = _read_part(AutoTokenizer, folder, 'its tokenizer')
     _check_lm(gpt, tokenizer, folder)
@@ -359,4 +359,4 @@ def _check_lm(gpt:GPT2LMHeadModel, tokenizer, folder):
 def _read_part(auto, folder, what:str):
     "Config or tokenizer by one of the library's own readers; code that lies beside them is not run, and nobody is asked whether it may"
     try: return auto.from_pretrained(folder, trust_remote_code=False)
-    except Exception as e: raise InputError(f'{folder}: {what} cannot be read: {(str(e).splitlines() or [type(e).__name__])[0]} Copy or fetch the folder again.') from e
+    except Exception as e: raise InputError(f'{folder}: {what} cannot be read: {first_line(e)} Copy or fetch the folder again.') from e

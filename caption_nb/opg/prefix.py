@@ -22,7 +22,7 @@ from ..models.decode import DecodeConfig, decode, pad_hypotheses
 from ..models.lm import PrefixLM, attention_bias
 from ..models.mappers import make_mapper, prefix_similarity
 from ..models.vision import load_vision, save_vision
-from ..models.weights import load_into, load_state
+from ..models.weights import LOCAL, load_into, load_state
 from .mask import SparseMask, check_mask, compact
 from ..rewards.consensus import load_neighbours, save_neighbours
 
@@ -324,8 +324,8 @@ def _fresh_lm(folder:Path, stop)->PrefixLM:
     if stop is None or 'config.json' not in there or not there & {'tokenizer.json', 'vocab.json'}:
         raise InputError(f'{folder} is not complete: config.json needs `stop`, and lm/ a config and a tokenizer. Train or copy it again.')
     try:
-        gpt = GPT2LMHeadModel(AutoConfig.from_pretrained(folder/'lm', local_files_only=True, trust_remote_code=False))
-        tokenizer = AutoTokenizer.from_pretrained(folder/'lm', local_files_only=True, trust_remote_code=False)
+        gpt = GPT2LMHeadModel(AutoConfig.from_pretrained(folder/'lm', **LOCAL))
+        tokenizer = AutoTokenizer.from_pretrained(folder/'lm', **LOCAL)
     except Exception as e: raise InputError(f'{folder}/lm is damaged ({str(e).splitlines()[0][:120] if str(e) else type(e).__name__}). Train or copy it again.') from None
     return PrefixLM(gpt, tokenizer, stop)
 

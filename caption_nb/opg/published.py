@@ -20,7 +20,7 @@ from ..core import InputError, atomic_path, cache_dir, check_ranges, config_hash
 from ..data.table import Table
 from ..models.lm import PrefixLM
 from ..models.vision import load_vision
-from ..models.weights import find_weights, hash_state, load_into, load_state
+from ..models.weights import LOCAL, find_weights, hash_state, load_into, load_state
 from ..models.xvlm import XvlmEncoder, build_swin, config_from_shapes, fill_swin, save_xvlm, split_xvlm, xvlm_state
 from .prefix import TIED, PrefixCaptioner, PrefixConfig
 from .scst import default_scst, published_scst
@@ -133,7 +133,7 @@ def load_published(
     sizes = mapper_config(file.mapper, gc.n_embd)
     cfg = PrefixConfig(**sizes, r=_tokens(file, sizes, encoder), mask=mask, threshold=threshold, normalize=normalize, beam_size=beam_size, encoder=encoder.name if encoder is not None else '')
     if encoder is not None and encoder.dim!=cfg.d: raise InputError(f'the encoder {encoder.name} gives tokens of width {encoder.dim}, the mapper of {path} takes {cfg.d}.')
-    if isinstance(tokenizer, str): tokenizer = AutoTokenizer.from_pretrained(find_weights(tokenizer, 'tokenizer'), local_files_only=True, trust_remote_code=False)
+    if isinstance(tokenizer, str): tokenizer = AutoTokenizer.from_pretrained(find_weights(tokenizer, 'tokenizer'), **LOCAL)
     model = PrefixCaptioner(cfg, PrefixLM(GPT2LMHeadModel(gc), tokenizer, stop), encoder)
     return _fill(model, file)
 

@@ -17,7 +17,7 @@ from typing import Protocol
 from fastcore.basics import patch
 from ..core import InputError, check_ranges, pick_device, progress, write_json, write_text
 from ..data.toyfacts import parse_facts, scene_captions
-from ..models.weights import check_found, find_weights, hash_files, hash_state
+from ..models.weights import LOCAL, check_found, find_weights, hash_files, hash_state
 from .jobs import JobLog, item_seed, pick_dtype, run_batches, why
 from .synthesize import facts_scene
 
@@ -279,9 +279,9 @@ def load_rephraser(
     device = pick_device(device)
     folder = Path(find_weights(cfg.model, 'lm', roots=roots, fetch=_fetch))
     try:
-        tok = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        model,found = AutoModelForCausalLM.from_pretrained(folder, dtype=pick_dtype(device, cfg.precision, 'bf16'), use_safetensors=True, local_files_only=True,
-                                                           trust_remote_code=False, output_loading_info=True)
+        tok = AutoTokenizer.from_pretrained(folder, **LOCAL)
+        model,found = AutoModelForCausalLM.from_pretrained(folder, dtype=pick_dtype(device, cfg.precision, 'bf16'), use_safetensors=True, **LOCAL,
+                                                           output_loading_info=True)
     except Exception as e: raise InputError(f'{folder} cannot be read as a language model: {why(e)} Copy or fetch it again.') from e
     check_found(found, folder)
     return TransformersRephraser(model.to(device), tok, cfg, hash_files(sorted(folder.glob('*.safetensors')))[:16])

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from ..core import Caption, Captioner, InputError, config_hash
 from ..models.clip import Clip, load_clip
 from ..models.decode import Hypothesis
-from ..models.weights import check_found, find_weights
+from ..models.weights import LOCAL, check_found, find_weights, first_line
 from .candidates import CandidateTexts, Counts, Savings, Similarities
 from .context import Beams, clip_loss, clip_target, descend, edit_logits, first_beams, fluency_loss, fuse, grow_beams, guidance, read
 from .plain import Trace, casts, choose_candidates, descend_by_loop, edit_by_loop, hypotheses
@@ -264,9 +264,8 @@ def load_zerocap(
 )->ZeroCap:
     "ZeroCap from weights found on this machine"
     folder = find_weights(lm, 'lm')
-    how = dict(local_files_only=True, trust_remote_code=False)
-    try: (model,found),tokenizer = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, **how),AutoTokenizer.from_pretrained(folder, **how)
-    except Exception as e: raise InputError(f'{folder}: no decoder language model can be loaded from it: {(str(e).splitlines() or [type(e).__name__])[0]}') from e
+    try: (model,found),tokenizer = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, **LOCAL),AutoTokenizer.from_pretrained(folder, **LOCAL)
+    except Exception as e: raise InputError(f'{folder}: no decoder language model can be loaded from it: {first_line(e)}') from e
     check_found(found, folder)
     return ZeroCap(model.to(device), tokenizer, load_clip(clip, device=device), cfg, savings)
 
