@@ -11,9 +11,6 @@ ifneq ($(wildcard ../shared/data),)
 export CAPNB_SHARED ?= $(abspath ../shared)
 endif
 export PYTHONUTF8 = 1
-# keep freed memory: training on a processor otherwise spends a fifth of its time asking for it again (ignored where there is no glibc)
-export MALLOC_MMAP_THRESHOLD_ = 1073741824
-export MALLOC_TRIM_THRESHOLD_ = 4294967296
 
 DATA      ?=
 BACKBONE  ?= $(wildcard $(DATA)/../mobilenet_v2/model.safetensors)

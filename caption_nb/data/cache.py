@@ -17,7 +17,7 @@ import numpy as np
 from fastcore.basics import patch
 
 # %% ../../nbs/data/04_cache.ipynb #0aa3438d
-from ..core import InputError, cache_dir, locked, open_image, pictures, progress, read_json, write_json
+from ..core import InputError, cache_dir, keep_freed_memory, locked, open_image, pictures, progress, read_json, write_json
 
 # %% ../../nbs/data/04_cache.ipynb #f895b6b7
 def _hash_file(path)->str|None:
@@ -272,6 +272,7 @@ def _encode(encoder, ready, ids, shape, dtype)->tuple:
 # %% ../../nbs/data/04_cache.ipynb #f02a159b
 def _fill(store, encoder, pairs, strict):
     "Compute and write all blocks that are not there yet"
+    keep_freed_memory()
     views,size = store.shape[1],store.meta['batch_size']
     todo = [b for b,done in enumerate(store.blocks) if not done]
     rows = [r for b in todo for r in store._block_rows(b)]

@@ -21,7 +21,7 @@ from fastcore.basics import patch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-from ..core import InputError, atomic_path, check_ranges, pick_device, pick_precision, progress, to_dict
+from ..core import InputError, atomic_path, check_ranges, keep_freed_memory, pick_device, pick_precision, progress, to_dict
 
 # %% ../../nbs/train/00_loop.ipynb #03df7122
 @dataclass
@@ -171,6 +171,7 @@ class Loop:
         groups=param_groups,  # (captioner, weight decay) -> the optimiser's groups
     ):
         check_ranges(cfg, RANGES)
+        keep_freed_memory()
         device = pick_device(cfg.device)
         bf16 = pick_precision(device, cfg.precision)=='bf16'
         self.accel = Accelerator(mixed_precision='no', cpu=device=='cpu') # autocast is in `_Loss`
