@@ -6,8 +6,8 @@
 __all__ = ['MAX_PIXELS', 'SUFFIXES', 'TRUE', 'FALSE', 'InputError', 'UsageError', 'Caption', 'atomic_path', 'write_bytes',
            'write_text', 'write_json', 'locked', 'read_json', 'open_image', 'list_images', 'pictures', 'progress',
            'Captioner', 'Pairs', 'to_dict', 'save_config', 'identity_of', 'config_hash', 'make_config', 'load_config',
-           'check_ranges', 'plain_flags', 'from_args', 'set_seed', 'pick_device', 'keep_freed_memory', 'repo_path',
-           'shared_path', 'find_path', 'cache_dir', 'pick_precision']
+           'check_ranges', 'plain_flags', 'from_args', 'set_seed', 'pick_device', 'keep_freed_memory', 'large_pages',
+           'repo_path', 'shared_path', 'find_path', 'cache_dir', 'pick_precision']
 
 # %% ../nbs/00_core.ipynb #51ed1fc2
 import hashlib, json, os, sys, tempfile, threading, types, typing, warnings
@@ -364,15 +364,25 @@ def pick_device(
     if name.split(':')[0] not in here: raise InputError(f'device {name} is not here; this machine has {", ".join(here)}. Use auto or one of these.')
     return name
 
-# %% ../nbs/00_core.ipynb #01a5d370
+# %% ../nbs/00_core.ipynb #3348ea9f
 @lru_cache
 def keep_freed_memory()->bool:
-    "Let this process keep freed memory for its next use, for good, and say whether that was done: only with glibc, and not where its `MALLOC_` variables say something else"
+    "Let this process keep freed memory for its next use, for good, and say whether that was done: only with glibc, and not where the environment says something else"
     import ctypes
-    if any(k in os.environ for k in ('MALLOC_MMAP_THRESHOLD_', 'MALLOC_TRIM_THRESHOLD_', 'GLIBC_TUNABLES')): return False
+    said = {'MALLOC_MMAP_THRESHOLD_', 'MALLOC_TRIM_THRESHOLD_'} & {*os.environ}
+    if said or 'threshold' in os.environ.get('GLIBC_TUNABLES', ''): return False
     try: mallopt = ctypes.CDLL('libc.so.6').mallopt
     except (OSError, AttributeError): return False # another C library
     return all([mallopt(what, size) for what,size in ((-3, 1<<30), (-1, 2**31-1))]) # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+
+# %% ../nbs/00_core.ipynb #71407371
+@contextmanager
+def large_pages():
+    "Processes that are started in this block have their memory in large pages, where glibc and the system know how and `GLIBC_TUNABLES` is not taken"
+    if 'GLIBC_TUNABLES' in os.environ: yield; return
+    os.environ['GLIBC_TUNABLES'] = 'glibc.malloc.hugetlb=1'
+    try: yield
+    finally: os.environ.pop('GLIBC_TUNABLES', None)
 
 # %% ../nbs/00_core.ipynb #02f67a18
 def repo_path(

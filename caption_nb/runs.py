@@ -16,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from weakref import WeakSet
 from fastcore.basics import patch
-from .core import Caption, InputError, config_hash, find_path, locked, progress, read_json, write_json, write_text
+from .core import Caption, InputError, config_hash, find_path, large_pages, locked, progress, read_json, write_json, write_text
 
 # %% ../nbs/01_runs.ipynb #9775ca72
 LIBRARIES = 'caption_nb torch transformers open_clip_torch timm accelerate numpy pandas pycocoevalcap'.split()
@@ -225,7 +225,7 @@ def _kernel_class():
     from jupyter_client.manager import AsyncKernelManager
     class Noted(AsyncKernelManager):
         async def start_kernel(self, **kwargs):
-            await super().start_kernel(**kwargs)
+            with large_pages(): await super().start_kernel(**kwargs)
             _KERNELS.add(self)
     return Noted
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from .lessons import FactHeads
 from .toyclip import FactData, ToyClipConfig, ToyPacConfig, name_facts, read_facts, save_toy_clip, teach, train_toy_clip, tune_pac
-from ..core import InputError, UsageError, cache_dir, check_ranges, locked, read_json, to_dict, write_json
+from ..core import InputError, UsageError, cache_dir, check_ranges, large_pages, locked, read_json, to_dict, write_json
 from ..data.toy import toy_captions
 from ..models.clip import load_clip
 from ..models.decode import DecodeConfig, decode
@@ -295,7 +295,7 @@ def build_toy_zoo(
     if cfg.jobs==1 or len(todo)<2: return [make_part(*args(p)) for p in todo]
     rows,waiting,running = [],list(todo),{}
     work = importlib.import_module('caption_nb.app.toyzoo').make_part # a new process has to find it by name
-    with ProcessPoolExecutor(min(cfg.jobs, len(todo)), mp_context=multiprocessing.get_context('spawn')) as pool:
+    with large_pages(), ProcessPoolExecutor(min(cfg.jobs, len(todo)), mp_context=multiprocessing.get_context('spawn')) as pool:
         while waiting or running:
             ready = [p for p in waiting if NEEDS.get(p) not in (*waiting, *running.values())]
             for p in ready: running[pool.submit(work, *args(p))] = p

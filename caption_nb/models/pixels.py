@@ -75,9 +75,12 @@ def _fit(im:Image.Image, t:PictureTransform)->Image.Image:
 
 def _normalise(im:Image.Image, t:PictureTransform)->Tensor:
     "Channels first, mean and standard deviation taken out; in NumPy, which does not start threads for so little"
-    x = np.array(im).transpose(2, 0, 1).astype(np.float32, order='C')/np.float32(255)
+    x = np.array(im).transpose(2, 0, 1).astype(np.float32, order='C')
     mean,std = (np.array(v, np.float32)[:,None,None] for v in (t.mean, t.std))
-    return torch.from_numpy((x-mean)/std)
+    x /= np.float32(255)
+    x -= mean
+    x /= std
+    return torch.from_numpy(x)
 
 # %% ../../nbs/models/06_pixels.ipynb #55c1bfd9
 def _rng(im:Image.Image, view:int, seed:int)->np.random.Generator:
