@@ -1,6 +1,7 @@
 "A training killed with SIGKILL at random moments ends with the bytes of one that nobody disturbed"
 import os, random, subprocess, sys, time
 from pathlib import Path
+import psutil
 import pytest
 from caption_nb.core import read_json
 from caption_nb.runs import read_log
@@ -90,3 +91,17 @@ def test_killed_toy_weights_are_the_same(tmp_path):
     for part,weights in [('lm', 'model.safetensors'), ('xvlm', 'pytorch_model.bin')]:
         for f in (weights, 'training.json'): assert (tmp_path/'storm'/part/f).read_bytes()==(tmp_path/'calm'/part/f).read_bytes(), f
         assert not (tmp_path/'storm'/'.work'/part).exists()
+
+def test_helpers_end_with_the_call_that_started_them(tmp_path):
+    p = start(tmp_path/'zoo', tmp_path/'cache', ('prepare', 'toy', '--parts', 'xvlm,lm', '--jobs', '2'))
+    for _ in range(1200):
+        if len(list((tmp_path/'zoo').glob('.work/*/*/log.jsonl')))==2 or p.poll() is not None: break
+        time.sleep(.1)
+    assert p.poll() is None, p.communicate()[1].decode()
+    helpers = psutil.Process(p.pid).children(recursive=True)
+    p.kill()
+    p.wait()
+    gone,alive = psutil.wait_procs(helpers, timeout=60)
+    for h in alive: h.kill()
+    assert len(gone)>=2 and not alive
+    assert len(list((tmp_path/'zoo').glob('.work/*/*/state/last.pt')))==2 # they kept what they had

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['FULL', 'TINY', 'SIZES', 'MAKERS', 'NEEDS', 'LAST', 'ToyLMConfig', 'train_toy_lm', 'perplexity', 'say',
            'ToySwinConfig', 'SwinStage', 'train_toy_swin', 'base_of', 'kind_of', 'differences', 'lacks', 'make_part',
-           'ToyZooConfig', 'named', 'zoo_place', 'where_is', 'plan', 'build_toy_zoo', 'prepare_toy']
+           'ToyZooConfig', 'named', 'zoo_place', 'where_is', 'plan', 'end_with_parent', 'build_toy_zoo', 'prepare_toy']
 
 # %% ../../nbs/app/00g_toyzoo.ipynb #998ac523
-import importlib, math, multiprocessing, os, shutil, sys, time
+import importlib, math, multiprocessing, os, shutil, signal, sys, threading, time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +80,7 @@ class ToySwinConfig:
     embed_dim:int = 32               # width of the first stage; it doubles with each
     depths:tuple[int, ...] = (2, 2, 2)   # blocks per stage
     heads:tuple[int, ...] = (2, 4, 8)    # per stage
-    steps:int = 1200                 # of training
+    steps:int = 800                  # of training
     batch_size:int = 64              # scenes per step
     lr:float = 2e-3                  # highest learning rate
     precision:str = 'fp32'           # fp32, bf16, auto
@@ -283,6 +283,17 @@ def plan(
     todo |= {n for p,n in NEEDS.items() if p in todo and not is_there(n, False) and (cfg.size!='full' or not is_there(n, True))}
     return place, [p for p in MAKERS if p in todo]
 
+# %% ../../nbs/app/00g_toyzoo.ipynb #f3a365e6
+def end_with_parent():
+    "From now on, when the process that started this one is gone: stop as politely as on Ctrl-C, and end"
+    parent = multiprocessing.parent_process()
+    def watch():
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+        os._exit(1)
+    threading.Thread(target=watch, daemon=True).start()
+
 # %% ../../nbs/app/00g_toyzoo.ipynb #50695fc8
 def build_toy_zoo(
     cfg:ToyZooConfig,
@@ -294,11 +305,11 @@ def build_toy_zoo(
     def args(p): return p, out, cfg.size, cfg.n_heldout, quiet, cfg.again and p in named(cfg)
     if cfg.jobs==1 or len(todo)<2: return [make_part(*args(p)) for p in todo]
     rows,waiting,running = [],list(todo),{}
-    work = importlib.import_module('caption_nb.app.toyzoo').make_part # a new process has to find it by name
-    with large_pages(), ProcessPoolExecutor(min(cfg.jobs, len(todo)), mp_context=multiprocessing.get_context('spawn')) as pool:
+    here = importlib.import_module('caption_nb.app.toyzoo') # a new process has to find functions by name
+    with large_pages(), ProcessPoolExecutor(min(cfg.jobs, len(todo)), multiprocessing.get_context('spawn'), here.end_with_parent) as pool:
         while waiting or running:
             ready = [p for p in waiting if NEEDS.get(p) not in (*waiting, *running.values())]
-            for p in ready: running[pool.submit(work, *args(p))] = p
+            for p in ready: running[pool.submit(here.make_part, *args(p))] = p
             waiting = [p for p in waiting if p not in ready]
             done = next(as_completed(running))
             del running[done]
