@@ -373,16 +373,15 @@ def keep_freed_memory()->bool:
     if said or 'threshold' in os.environ.get('GLIBC_TUNABLES', ''): return False
     try: mallopt = ctypes.CDLL('libc.so.6').mallopt
     except (OSError, AttributeError): return False # another C library
-    return all([mallopt(what, size) for what,size in ((-3, 1<<30), (-1, 2**31-1))]) # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+    mapped = mallopt(-3, 1<<30) or mallopt(-3, 1<<25) # M_MMAP_THRESHOLD; before 2.35 at most 32 MB
+    return bool(mapped and mallopt(-1, 2**31-1))      # M_TRIM_THRESHOLD
 
 # %% ../nbs/00_core.ipynb #71407371
-@contextmanager
-def large_pages():
-    "Processes that are started in this block have their memory in large pages, where glibc and the system know how and `GLIBC_TUNABLES` is not taken"
-    if 'GLIBC_TUNABLES' in os.environ: yield; return
-    os.environ['GLIBC_TUNABLES'] = 'glibc.malloc.hugetlb=1'
-    try: yield
-    finally: os.environ.pop('GLIBC_TUNABLES', None)
+def large_pages(
+    env=None, # variables of the process; None: those of this one
+)->dict:      # a copy with what is wanted
+    "Environment for a process that is to have its memory in large pages, where glibc and the system know how and `GLIBC_TUNABLES` is not taken"
+    return {'GLIBC_TUNABLES':'glibc.malloc.hugetlb=1', **(os.environ if env is None else env)}
 
 # %% ../nbs/00_core.ipynb #02f67a18
 def repo_path(

@@ -225,7 +225,7 @@ def _kernel_class():
     from jupyter_client.manager import AsyncKernelManager
     class Noted(AsyncKernelManager):
         async def start_kernel(self, **kwargs):
-            with large_pages(): await super().start_kernel(**kwargs)
+            await super().start_kernel(**kwargs|dict(env=large_pages(kwargs.get('env'))))
             _KERNELS.add(self)
     return Noted
 

@@ -10,6 +10,7 @@ __all__ = ['FULL', 'TINY', 'SIZES', 'MAKERS', 'NEEDS', 'LAST', 'ToyLMConfig', 't
 # %% ../../nbs/app/00g_toyzoo.ipynb #998ac523
 import importlib, math, multiprocessing, os, shutil, signal, sys, threading, time
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 import torch
@@ -294,6 +295,15 @@ def end_with_parent():
         os._exit(1)
     threading.Thread(target=watch, daemon=True).start()
 
+@contextmanager
+def _environment(env:dict):
+    "Processes that are started in this block have these variables"
+    old = dict(os.environ)
+    os.environ.update(env)
+    try: yield
+    finally:
+        for k in {*env}-{*old}: os.environ.pop(k, None)
+
 # %% ../../nbs/app/00g_toyzoo.ipynb #50695fc8
 def build_toy_zoo(
     cfg:ToyZooConfig,
@@ -306,9 +316,9 @@ def build_toy_zoo(
     if cfg.jobs==1 or len(todo)<2: return [make_part(*args(p)) for p in todo]
     rows,waiting,running = [],list(todo),{}
     here = importlib.import_module('caption_nb.app.toyzoo') # a new process has to find functions by name
-    with large_pages(), ProcessPoolExecutor(min(cfg.jobs, len(todo)), multiprocessing.get_context('spawn'), here.end_with_parent) as pool:
+    with _environment(large_pages()), ProcessPoolExecutor(min(cfg.jobs, len(todo)), multiprocessing.get_context('spawn'), here.end_with_parent) as pool:
         while waiting or running:
-            ready = [p for p in waiting if NEEDS.get(p) not in (*waiting, *running.values())]
+            ready = [p for p in waiting if NEEDS.get(p) not in (*waiting, *running.values())][:cfg.jobs-len(running)] # none lies ready for a helper after Ctrl-C
             for p in ready: running[pool.submit(here.make_part, *args(p))] = p
             waiting = [p for p in waiting if p not in ready]
             done = next(as_completed(running))
