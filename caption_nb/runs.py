@@ -188,8 +188,8 @@ def _execute(src:Path, dest:Path, params:dict, quiet:bool, again:bool=True)->str
     import papermill
     streams = {} if quiet else dict(stdout_file=sys.stdout, stderr_file=sys.stderr)
     error,tmp = None,dest.with_name('.running.ipynb')
-    try: papermill.execute_notebook(str(src), str(tmp), parameters=params, cwd=str(src.parent), kernel_name='python3',
-                                        kernel_manager_class=_kernel_class(), on_cell_start=_go_on, **ENGINE, **streams)
+    try: papermill.execute_notebook(str(src), str(tmp), parameters=params, kernel_name='python3',
+                                        kernel_manager_class=_kernel_class(src.parent), on_cell_start=_go_on, **ENGINE, **streams)
     except _Stopped: error = 'stopped'
     except papermill.PapermillExecutionError as e: error = f'{e.ename}: {e.evalue}'.strip(': ')
     except RuntimeError as e: # a kernel that did not come up on a busy machine usually does at the second start
@@ -220,12 +220,12 @@ def _go_on(**kwargs):
     "Before each cell: not after Ctrl-C"
     if _STOP.is_set(): raise _Stopped
 
-def _kernel_class():
-    "Jupyter's kernel manager, noting what it starts"
+def _kernel_class(folder:Path):
+    "Jupyter's kernel manager, starting in `folder` and noting what it starts; papermill's own `cwd` would move this whole process there, its other threads too"
     from jupyter_client.manager import AsyncKernelManager
     class Noted(AsyncKernelManager):
         async def start_kernel(self, **kwargs):
-            await super().start_kernel(**kwargs|dict(env=large_pages(kwargs.get('env'))))
+            await super().start_kernel(**kwargs|dict(env=large_pages(kwargs.get('env')), cwd=str(folder)))
             _KERNELS.add(self)
     return Noted
 

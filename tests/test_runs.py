@@ -83,7 +83,7 @@ def test_run_stopped(nb, tmp_path):
     wait_for(out/'state'/'3', p)
     p.send_signal(signal.SIGTERM)
     err = p.communicate(timeout=30)[1]
-    assert p.returncode==1 and 'stopped; call again to continue' in err and 'Traceback' not in err, err
+    assert p.returncode==1 and 'stopped; call again to continue' in err.splitlines()[-1] and 'caption_nb' not in err, err # a kernel may have its own to say
     wait_for_end(int((out/'pid').read_text()))
     assert not is_finished(out) and not done(nb, out, 3)
 
@@ -94,7 +94,7 @@ def test_sweep_stopped(nb, tmp_path):
     wait_for(root/'hold=3'/'state'/'3', p)
     p.send_signal(signal.SIGINT)
     err = p.communicate(timeout=30)[1]
-    assert p.returncode==1 and 'stopped; call again to continue' in err and 'Traceback' not in err, err
+    assert p.returncode==1 and 'stopped; call again to continue' in err.splitlines()[-1] and 'caption_nb' not in err, err # a kernel may have its own to say
     wait_for_end(int((root/'hold=3'/'pid').read_text()))
     assert not (root/'hold=4').exists() and not is_finished(root/'hold=3')
     let_go(nb, 3, 4)
