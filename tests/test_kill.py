@@ -5,6 +5,7 @@ import psutil
 import pytest
 from caption_nb.core import read_json
 from caption_nb.runs import read_log
+from test_runs import wait_for_end
 
 OPTIONS = ('--encoder pixels:32 --n-train 40 --n-val 8 --n-test 4 --epochs 6 --batch-size 8 --lm-layers 1 --lm-width 32 --lm-heads 2 --lm-epochs 1 '
            '--beam-size 2 --max-len 16 --save-every 3 --log-every 1 --precision fp32').split()
@@ -92,28 +93,21 @@ def test_killed_toy_weights_are_the_same(tmp_path):
         for f in (weights, 'training.json'): assert (tmp_path/'storm'/part/f).read_bytes()==(tmp_path/'calm'/part/f).read_bytes(), f
         assert not (tmp_path/'storm'/'.work'/part).exists()
 
-def ends(p):
-    "Whether a process is gone, or only waits to be buried"
-    try: return p.status()==psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess: return True
-
 def test_helpers_end_with_the_call_that_started_them(tmp_path):
-    p,helpers = start(tmp_path/'zoo', tmp_path/'cache', ('prepare', 'toy', '--parts', 'xvlm,lm,weak', '--jobs', '2')),[]
+    p,helpers,until = start(tmp_path/'zoo', tmp_path/'cache', ('prepare', 'toy', '--parts', 'xvlm,lm,weak', '--jobs', '2')),[],time.time()+240
     def logs(): return [l for l in (tmp_path/'zoo').glob('.work/*/*/log.jsonl') if l.stat().st_size]
-    def wait(what, seconds):
-        until = time.time()+seconds
-        while not what() and time.time()<until and (helpers or p.poll() is None): time.sleep(.1)
-        return what()
     try:
-        assert wait(lambda: len(logs())==2, 240), 'two parts were to be in training by now'
+        while len(logs())<2 and time.time()<until and p.poll() is None: time.sleep(.1)
+        assert len(logs())==2, 'two parts were to be in training by now'
         helpers = psutil.Process(p.pid).children(recursive=True)
         assert len(helpers)>=2
         p.kill()
         p.wait()
-        assert wait(lambda: all(map(ends, helpers)), 60)
+        for h in helpers: wait_for_end(h.pid, 60)
         assert len(list((tmp_path/'zoo').glob('.work/*/*/state/last.pt')))==2 # they kept what they had
         assert sum(d.is_dir() for d in (tmp_path/'zoo'/'.work').iterdir())==2 # and went on to nothing else
     finally:
-        for h in [p, *helpers]:
-            if h.is_running() if h is not p else h.poll() is None: h.kill()
+        p.kill()
+        for h in helpers:
+            if h.is_running(): h.kill()
         p.stderr.close()
