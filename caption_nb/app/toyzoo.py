@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['FULL', 'TINY', 'SIZES', 'MAKERS', 'NEEDS', 'LAST', 'ToyLMConfig', 'train_toy_lm', 'perplexity', 'say',
            'ToySwinConfig', 'SwinStage', 'train_toy_swin', 'base_of', 'kind_of', 'differences', 'lacks', 'make_part',
-           'ToyZooConfig', 'named', 'zoo_place', 'where_is', 'plan', 'end_with_parent', 'build_toy_zoo', 'prepare_toy']
+           'sweep', 'ToyZooConfig', 'named', 'zoo_place', 'where_is', 'plan', 'end_with_parent', 'build_toy_zoo',
+           'prepare_toy']
 
 # %% ../../nbs/app/00g_toyzoo.ipynb #998ac523
 import importlib, math, multiprocessing, os, shutil, signal, sys, threading, time
@@ -214,8 +215,13 @@ def _build(part:str, out:Path, size:str, n_heldout:int, quiet:bool, again:bool)-
     if wrong: raise InputError(f'{work/"made"} was written but is not whole: {wrong}. Is the disk full? Call again to make it once more.')
     if (out/part).exists(): os.replace(out/part, work/'old')
     os.replace(work/'made', out/part)
-    shutil.rmtree(work)
+    shutil.rmtree(work, ignore_errors=True)
     return found
+
+def sweep(part:str, out:Path):
+    "Take away the work of a part that was put in its place by a call that was killed then; a state that is newer than the part is that of another training and stays"
+    work,note = out/'.work'/part,out/part/'training.json'
+    if work.exists() and note.is_file() and all(p.stat().st_mtime<=note.stat().st_mtime for p in work.rglob('last.pt')): shutil.rmtree(work, ignore_errors=True)
 
 def _tidy(work:Path, part:str, out:Path, size:str, again:bool):
     "Leave of an earlier call's work what this one can go on with"
@@ -312,6 +318,7 @@ def build_toy_zoo(
 )->list[dict]:        # a row per part made: seconds and measures
     "Make what is missing"
     out,todo = plan(cfg, out)
+    for p in {*named(cfg)}-{*todo}: sweep(p, out)
     def args(p): return p, out, cfg.size, cfg.n_heldout, quiet, cfg.again and p in named(cfg)
     if cfg.jobs==1 or len(todo)<2: return [make_part(*args(p)) for p in todo]
     rows,waiting,running = [],list(todo),{}
