@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COCO_WORDS', 'YOUNG', 'DROP_FIRST', 'ALWAYS', 'HYPHENED', 'FACTS', 'GRAPH', 'synonyms_from', 'read_synonyms',
            'mentions', 'read_instances', 'ratios', 'objects_there', 'chair', 'made_up', 'overlap', 'toy_facts',
-           'graph_parts', 'graph_facts']
+           'toy_colors', 'graph_parts', 'graph_facts']
 
 # %% ../../nbs/metrics/04_grounding.ipynb #997e0e3c
 import re
@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 import numpy as np
 from ..core import InputError, read_json
-from ..data.toyfacts import check_caption
+from ..data.toyfacts import check_caption, parse_facts
 from ..data.words import singular
 from .bootstrap import Measured
 from .inputs import few
@@ -215,6 +215,20 @@ def toy_facts(
     all_right = np.array([c['all_right'] for c in checks], float)[:,None]
     return [ratios(['All_right'], all_right, np.ones_like(all_right)),
             overlap([f'Toy_{k[:-1]}' for k in FACTS], np.minimum(right, there), said, there)]
+
+# %% ../../nbs/metrics/04_grounding.ipynb #d071d2e9
+def _named(objects:list)->tuple[Counter, Counter]:
+    "Colours with their shapes; these and the shapes alone"
+    colors = Counter((o['color'], o['shape']) for o in objects if o['color'])
+    return colors,colors+Counter(o['shape'] for o in objects)
+
+def toy_colors(
+    cands:dict,  # id -> caption
+    scenes:dict, # id -> scene
+)->Measured:     # color, fact (objects and colours together), each _P, _R, _F1
+    "How many of the objects and colours that are there are named, and how many of those named are there"
+    pairs = [list(zip(_named(parse_facts(cands[i])['objects']), _named(scenes[i]['objects']))) for i in cands]
+    return overlap(['color', 'fact'], *([[count(said, there).total() for said,there in p] for p in pairs] for count in (lambda a, b: a&b, lambda a, b: a, lambda a, b: b)))
 
 # %% ../../nbs/metrics/04_grounding.ipynb #b3cf0598
 def graph_parts(

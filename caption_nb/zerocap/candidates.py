@@ -15,6 +15,7 @@ from fastcore.basics import patch
 from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
+from ..core import InputError
 from ..models.clip import Clip, encode_ids, text_tower
 from .plain import casts
 
@@ -119,8 +120,9 @@ def read_tails(
     for block,beginning in zip(t.transformer.resblocks, beginnings):
         q,k,v = _project(block, x, tower.heads)
         x = _finish(block, x, _mix(q, k, v, beginning, l, s))
-    x,w = t.ln_final(x[l.last]),t.text_projection
-    return x if w is None else w(x) if isinstance(w, nn.Linear) else x@w
+    with casts(x.device.type, 'fp32'): # as the tower's own weights are, whatever the blocks computed in
+        x,w = t.ln_final(x[l.last].to(t.positional_embedding.dtype)),t.text_projection
+        return x if w is None else w(x) if isinstance(w, nn.Linear) else x@w
 
 # %% ../../nbs/zerocap/00c_candidates.ipynb #53c1b263
 @dataclass(frozen=True)
@@ -139,6 +141,9 @@ class Savings:
     ahead:int = 0            # more candidates in the first pass, so that later ones ask less
     keep:int = 50_000        # features that `share` keeps at most
     chunk:int = 8_192        # texts per pass of the tower
+
+    def __post_init__(self):
+        if self.ahead and not self.remember: raise InputError(f'ahead is {self.ahead}, but what is asked ahead has to be remembered: remember=True.')
 
 NOTHING = Savings(**{k:False for k in 'trim tails compose merge remember share running vectorise skip_done leave'.split()})
 
@@ -202,12 +207,14 @@ def common(a:list, b:list)->int:
     "Length of the common beginning"
     return next((i for i,(x,y) in enumerate(zip(a, b)) if x!=y), min(len(a), len(b)))
 
+def _full(clip:Clip)->str: return f'A text fills the {clip.context_length} tokens that {clip.name} reads; what follows is cut.'
+
 @patch
 def head(self:CandidateTexts, prefix:str)->list[int]:
     "CLIP ids of the text so far, the last few texts kept"
     if prefix not in self.heads:
         self.heads[prefix] = ids = self._bare([prefix])[0]
-        if len(ids)>=self.clip.context_length-1: warnings.warn(f'The text so far fills the {self.clip.context_length} tokens that {self.clip.name} reads; what follows is cut.')
+        if len(ids)>=self.clip.context_length-1: warnings.warn(_full(self.clip))
     self.heads.move_to_end(prefix)
     while len(self.heads)>4096: self.heads.popitem(last=False)
     return self.heads[prefix]
@@ -270,6 +277,7 @@ def tails(self:CandidateTexts,
         kept[~quick],length[~quick] = torch.tensor(ks),torch.tensor([len(t) for t in tails])
         ids[~quick] = torch.tensor([t+[0]*(at-len(t)) for t in tails], dtype=torch.int32)
     room = at-kept
+    if (length>room).any(): warnings.warn(_full(self.clip))
     length = torch.minimum(length, room)
     ids[torch.arange(len(p)), length-1] = self.end
     return kept,ids,length
@@ -382,30 +390,35 @@ class Similarities:
         prefixes:list[str],  # text so far of each row
         g:Tensor,            # (rows, d) guidance of each row
     ):
-        self.texts,self.g,self.passes,self.new = texts,g.to(texts.clip.device),0,0
+        self.texts,self.g,self.passes,self.asked,self.new = texts,g.to(texts.clip.device),0,0,0
         self.names = list(dict.fromkeys(prefixes)) if texts.savings.share else list(prefixes)
         self.which = torch.tensor([self.names.index(x) for x in prefixes]) if texts.savings.share else torch.arange(len(prefixes))
         self.table = torch.full((len(prefixes), len(texts.texts)), math.nan)
 
-    def fill(self, ids:Tensor):
+    def fill(self, ids:Tensor, rows=slice(None)):
         "Compute what is not in the table"
         self.table = self.table.to(ids.device)
-        row,col = self.table.gather(1, ids).isnan().nonzero(as_tuple=True)
-        token = ids[row, col]
+        row,col = self.table[rows].gather(1, ids).isnan().nonzero(as_tuple=True)
+        row,token = self.numbers(rows)[row],ids[row, col]
         if len(row): self.table[row, token] = self.cosines(row, token)
-        self.new += len(row)
+        self.asked,self.new = max(self.asked, ids.numel()),self.new+len(row)
+
+    def numbers(self, rows)->Tensor: return torch.arange(len(self.table), device=self.table.device)[rows]
 
     def cosines(self, row:Tensor, token:Tensor)->Tensor:
         "Cosines (m,) of pairs of a row and a token"
         f = self.texts.features(self.names, self.which[row.cpu()], token)
         return (f*self.g[row.to(f.device)]).sum(-1).to(self.table.device)
 
-    def __call__(self, ids:Tensor)->Tensor: # (rows, c) tokens -> (rows, c)
+    def __call__(self,
+        ids:Tensor,           # (r, c) candidates
+        rows=slice(None),     # r numbers of the rows they belong to; all as a rule
+    )->Tensor:                # (r, c)
         "Cosines of candidates"
         remember = self.texts.savings.remember
-        if remember: self.fill(ids)
-        self.texts.counts.ask(self.passes, ids.numel(), self.new if remember else ids.numel())
-        self.passes,self.new = self.passes+1,0
-        if remember: return self.table.gather(1, ids)
-        row = torch.arange(len(ids), device=ids.device).repeat_interleave(ids.shape[1])
+        if remember: self.fill(ids, rows)
+        self.texts.counts.ask(self.passes, self.asked if remember else ids.numel(), self.new if remember else ids.numel())
+        self.passes,self.asked,self.new = self.passes+1,0,0
+        if remember: return self.table[rows].gather(1, ids)
+        row = self.numbers(rows).to(ids.device).repeat_interleave(ids.shape[1])
         return self.cosines(row, ids.flatten()).view(ids.shape)

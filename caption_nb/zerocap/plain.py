@@ -82,11 +82,11 @@ class Trace:
 
     def begin(self, context:Tensor): self.steps.append(dict(context=context.tolist(), iterations=[]))
 
-    def iterate(self, w:Writer, logp:Tensor, clip:Tensor, fluency:Tensor, ids:Tensor, target:Tensor, grad:Tensor):
-        "Note one pass before its step: `clip` and `fluency` per row, fluency with its weight"
+    def iterate(self, w:Writer, logp:Tensor, clip:Tensor, fluency:Tensor, ids:Tensor, target:Tensor, grad:Tensor, rows=None):
+        "Note one pass before its step: `clip` and `fluency` per row, fluency with its weight; `rows` are those that took part, None: all"
         best,at = target.topk(min(2*self.top, target.shape[1]))
         p,clip,fluency = logp.detach().exp(),clip.detach(),fluency.detach()
-        note = dict(zip(('ids', 'probs'), self._top(p)))|dict(target_ids=ids.gather(1, at).tolist(), target_probs=best.tolist(), cut=p.gather(1, ids[:, -1:])[:, 0].tolist(), clip=clip.tolist(),
+        note = dict(zip(('ids', 'probs'), self._top(p)))|dict(rows=list(range(len(p)) if rows is None else rows), target_ids=ids.gather(1, at).tolist(), target_probs=best.tolist(), cut=p.gather(1, ids[:, -1:])[:, 0].tolist(), clip=clip.tolist(),
                     fluency=fluency.tolist(), total=float(w.cfg.clip_scale*clip.sum()+fluency.sum()), grad_norms=(shift_norms(grad)+TINY).permute(2, 0, 1).tolist())
         self.steps[-1]['iterations'].append(note)
 
@@ -121,18 +121,21 @@ def plain_bend(
     lm,cfg,last = w.lm,w.cfg,rows[:, -1:]
     kv = read(lm, rows[:, :-1])[1] if rows.shape[1]>1 else None
     z = read(lm, last, kv)[0]
-    plain,ids = z.log_softmax(-1),None
+    plain,ids,before = z.log_softmax(-1),None,None
     if kv is None: return plain,z,None # one token has no past that could be bent
-    shift = torch.zeros_like(kv)
+    shift,moves = torch.zeros_like(kv),torch.ones(len(rows), dtype=torch.bool, device=kv.device)
     for i in range(cfg.num_iterations):
         shift.requires_grad_()
         logp = read(lm, last, kv+shift)[0].log_softmax(-1)
         ids = ids if cfg.freeze_candidates and i else choose_candidates(w, logp)
         target = clip_target(torch.stack([plain_similarity(w, clip, r, c, g) for r,c in zip(rows, ids)]), cfg.clip_loss_temperature)
         pull,stay = clip_loss(logp, ids, target),cfg.ce_scale*fluency_loss(logp, plain)
-        grad, = torch.autograd.grad((cfg.clip_scale*pull+stay).sum(), shift)
+        loss = cfg.clip_scale*pull+stay
+        grad, = torch.autograd.grad(loss.sum(), shift)
         if trace: trace.iterate(w, logp, pull, stay, ids, target, grad)
-        shift = descend_by_loop(shift.detach(), grad, cfg.stepsize, cfg.grad_norm_factor)
+        if i: moves &= (loss.detach()-before).abs()>=cfg.stop_change
+        shift,before = shift.detach(),loss.detach()
+        shift = torch.where(moves[:, None, None, None], descend_by_loop(shift, grad, cfg.stepsize, cfg.grad_norm_factor), shift)
     return plain,read(lm, last, kv+shift)[0],shift
 
 # %% ../../nbs/zerocap/00b_plain.ipynb #61bf1581

@@ -29,6 +29,7 @@ class ZeroCapConfig:
     clip_loss_temperature:float = .01    # divides cosines before CLIP's softmax over the candidates
     top_size:int = 512                   # candidates that CLIP scores: the likeliest tokens of the moment
     freeze_candidates:bool = False       # keep the candidates of the first pass (faster, not the same numbers)
+    stop_change:float = 0.               # a beam takes no further steps for a token once its loss has changed by less than this (faster, not the same numbers); 0: it takes all
     allowed_only:bool = False            # no forbidden tokens among the candidates (not the same numbers)
     skip_broken:bool = True              # no candidates that are parts of a character
     fusion_factor:float = .99            # share of the bent distribution in the geometric mean with the plain one
@@ -54,7 +55,7 @@ class ZeroCapConfig:
 MANY = 10**9
 RANGES = dict(max_len=(1, MANY), beam_size=(1, MANY), num_iterations=(0, MANY), stepsize=(0, 1e6), grad_norm_factor=(0, 2), clip_scale=(0, 1e6), ce_scale=(0, 1e6),
               clip_loss_temperature=(1e-6, 1e6), top_size=(1, MANY), fusion_factor=(1e-3, 1), repetition_penalty=(1, 1e6), end_factor=(1e-6, 1e6), ef_idx=(0, MANY),
-              first_end_factor=(1e-6, 1e6), forbidden_factor=(1, 1e9))
+              first_end_factor=(1e-6, 1e6), forbidden_factor=(1, 1e9), stop_change=(0, 1e6))
 CHOICES = dict(normalize=('beam', 'image'), forbid=('ban', 'scale'), choose=('score', 'clip', 'fluency'), lm_precision=('fp32', 'bf16'), clip_precision=('fp32', 'bf16', 'fp16'))
 
 def check_zerocap(cfg:ZeroCapConfig)->ZeroCapConfig:
