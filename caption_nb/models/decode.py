@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SEARCHES', 'DecodeConfig', 'Hypothesis', 'check_config', 'ban_ngrams', 'apply_rules', 'draw', 'uniform', 'roll_out',
            'to_hypotheses', 'greedy', 'sample', 'Beams', 'first_beams', 'offers', 'grow', 'beam_search', 'fill_pool',
-           'settled', 'pool_search', 'decode', 'pad_hypotheses']
+           'settled', 'pool_search', 'decode', 'pad_hypotheses', 'Proposals', 'as_proposals']
 
 # %% ../../nbs/models/04_decode.ipynb #32555c0c
 import math
@@ -306,3 +306,25 @@ def pad_hypotheses(
     for i,f in enumerate(found):
         for j,h in enumerate(f): ids[i,j,:len(h.ids)],length[i,j] = torch.tensor(h.ids),len(h.ids)
     return ids.to(device), (torch.arange(t)<length[...,None]).to(device)
+
+@dataclass
+class Proposals:
+    "n captions per picture that a captioner made itself"
+    ids:Tensor      # (b, n, t) token ids, stop included where there is one
+    mask:Tensor     # (b, n, t) 1 on real tokens
+    logp:Tensor     # (b, n) log-probability under the captioner that made them; -inf: there is none
+    texts:list      # b lists of n captions
+    finished:Tensor # (b, n) whether it ended by itself
+
+def as_proposals(
+    found:list[list[Hypothesis]], # as `decode` returns them
+    text,                         # ids -> caption
+    device=None,                  # of the tensors
+)->Proposals:
+    "Hypotheses as tensors, with their texts"
+    ids,mask = pad_hypotheses(found, device)
+    def of(empty, get):
+        x = torch.full(ids.shape[:2], empty, device=device)
+        for i,hs in enumerate(found): x[i, :len(hs)] = torch.tensor([get(h) for h in hs])
+        return x
+    return Proposals(ids, mask.long(), of(-math.inf, lambda h: h.logp), [[text(h.ids) for h in hs] for hs in found], of(False, lambda h: h.finished))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['POOLED', 'SCALED', 'TIED', 'PrefixConfig', 'pool_tokens', 'with_coordinates', 'prefix_length', 'mapper_options',
-           'PrefixCaptioner', 'check_scale', 'Proposals', 'load_prefix_captioner', 'paper_config']
+           'PrefixCaptioner', 'check_scale', 'load_prefix_captioner', 'paper_config']
 
 # %% ../../nbs/opg/00_prefix.ipynb #e7335401
 import dataclasses, sys
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoTokenizer, GPT2LMHeadModel
 from ..core import Caption, Captioner, InputError, atomic_path, make_config, read_json, to_dict, write_json
-from ..models.decode import DecodeConfig, decode, pad_hypotheses
+from ..models.decode import DecodeConfig, Proposals, as_proposals, decode
 from ..models.lm import PrefixLM, attention_bias
 from ..models.mappers import make_mapper, prefix_similarity
 from ..models.vision import load_vision, save_vision
@@ -198,16 +198,6 @@ def word_logits(self:PrefixCaptioner, batch:dict)->Tensor: # (b, v)
     "Scores of every word for being in a caption of the picture, from the mean of its prefix"
     return self.word_head(F.layer_norm(self.batch_prefix(batch).float().mean(1), (self.lm.width,)))-6 # few words are in a picture
 
-# %% ../../nbs/opg/00_prefix.ipynb #3727781e
-@dataclass
-class Proposals:
-    "n captions per picture that the captioner made itself"
-    ids:Tensor    # (b, n, t) token ids, stop included where there is one
-    mask:Tensor   # (b, n, t) 1 on real tokens
-    logp:Tensor   # (b, n) log-probability under the captioner that made them
-    texts:list    # b lists of n captions
-    finished:Tensor # (b, n) whether it ended by itself
-
 # %% ../../nbs/opg/00_prefix.ipynb #3517dff7
 @patch
 @torch.no_grad()
@@ -224,11 +214,7 @@ def propose(self:PrefixCaptioner,
     self.eval()
     hyps = self.search(batch['features'], dc, seeds)
     self.train(was)
-    ids,mask = pad_hypotheses(hyps, batch['features'].device)
-    lp = torch.full(mask.shape[:2], -torch.inf, device=ids.device)
-    for i,hs in enumerate(hyps): lp[i, :len(hs)] = torch.tensor([h.logp for h in hs])
-    ended = torch.isin(ids, torch.tensor(self.lm.stop_ids, device=ids.device)) & mask
-    return Proposals(ids, mask.long(), lp, [[self.lm.text(h.ids) for h in hs] for hs in hyps], ended.any(-1))
+    return as_proposals(hyps, self.lm.text, batch['features'].device)
 
 @patch
 def decoding(self:PrefixCaptioner)->DecodeConfig:
