@@ -9,7 +9,8 @@ from caption_nb.data.cache import cache_features
 from caption_nb.data.table import Table
 from caption_nb.data.toy import toy_world
 from caption_nb.models.vision import load_vision
-from caption_nb.opg.train import ConsensusConfig, XEConfig, add_consensus, features_of, load_data, train_xe
+from caption_nb.opg.train import ConsensusConfig, XEConfig, add_consensus, train_xe
+from caption_nb.train.stage import features_of, load_data
 
 SMALL = dict(epochs=1, batch_size=8, lm_layers=1, lm_width=32, lm_heads=2, n_val=4, beam_size=2, max_len=12, precision='fp32', device='cpu')
 

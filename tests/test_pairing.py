@@ -11,7 +11,7 @@ from caption_nb.metrics.inputs import align, read_candidates, read_references
 from caption_nb.models.lm import small_gpt2, train_tokenizer
 from caption_nb.models.vision import load_vision
 from caption_nb.opg.prefix import PrefixCaptioner, PrefixConfig
-from caption_nb.opg.train import caption_part, features_of
+from caption_nb.train.stage import caption_part, features_of
 
 IDS = [f'{n}' for n in (522418, 42, 9, 7, 581929, 73, 100, 3, 88)]
 

@@ -270,7 +270,7 @@ def _to_score(cfg:EvalConfig, first):
     "The table to be scored on: other data need no training split"
     from caption_nb.data.readers import read_captions
     from caption_nb.data.table import Table
-    from caption_nb.opg.train import load_data
+    from caption_nb.train.stage import load_data
     if cfg.data in ('', 'toy'): return load_data(first)
     table = read_captions(find_path(cfg.data), images=find_path(cfg.images) if cfg.images else None, strict=first.strict)
     rows = table.rows[(table.rows.path.notna() | first.encoder.startswith('features:')) & table.rows.captions.map(len).gt(0)]
@@ -288,7 +288,8 @@ def evaluate_run(
     from caption_nb.core import check_ranges, config_hash, make_config, pick_device, to_dict
     from caption_nb.models.vision import load_vision
     from caption_nb.opg.prefix import load_prefix_captioner
-    from caption_nb.opg.train import RANGES, XEConfig, base_of, features_of, finish_xe, parts_of
+    from caption_nb.opg.train import RANGES, XEConfig
+    from caption_nb.train.stage import base_of, features_of, finish_stage, parts_of
     from caption_nb.runs import Run, device_name
     check_ranges(cfg, RANGES)
     base,run = base_of(cfg.run, out, 'the evaluation', ', or --checkpoint=RUN in a command of the original'),Run(out)
@@ -301,4 +302,4 @@ def evaluate_run(
     keep = 'seed parameters supervision trained_on n_train encoder encoder_fingerprint'.split()
     facts = {k:before[k] for k in keep if k in before}|dict(world=Path(first.data).name, system='opg', stage='eval', preset=before.get('preset', ''),
         config_hash=config_hash(cfg), data_fingerprint=table.fingerprint(), device=device_name(pick_device(cfg.device)))
-    return finish_xe(model, {k:features_of(t, encoder) for k,t in parts_of(table, first.n_test).items()}, run, facts, first.share_references, quiet)
+    return finish_stage(model, {k:features_of(t, encoder) for k,t in parts_of(table, first.n_test).items()}, run, facts, first.share_references, quiet)

@@ -27,7 +27,8 @@ from ..models.lm import encode_captions, load_lm, small_gpt2, train_tokenizer
 from ..models.towers import SAME
 from ..models.vision import BUFFERS, LAYOUTS, TimmEncoder, build_timm, load_file_encoder, recognise
 from ..models.weights import KINDS, find_weights, load_into, load_state, missing_files
-from ..opg.train import Features, XEConfig, caption_form, features_of, load_data, set_dropout
+from ..opg.train import XEConfig, set_dropout
+from ..train.stage import Features, caption_form, features_of, load_data
 from ..runs import Run
 from ..train.dual import DualEncoder, Recall, group_ids, pairs, paraphrases, text_groups
 from ..train.loop import MANY, RANGES as LOOP_RANGES, Loop, loop_config

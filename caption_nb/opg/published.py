@@ -24,7 +24,8 @@ from ..models.weights import LOCAL, find_weights, hash_state, load_into, load_st
 from ..models.xvlm import XvlmEncoder, build_swin, config_from_shapes, fill_swin, save_xvlm, split_xvlm, xvlm_state
 from .prefix import TIED, PrefixCaptioner, PrefixConfig
 from .scst import default_scst, published_scst
-from .train import RANGES, XEConfig, features_of, finish_xe, load_data, parts_of, say_problems
+from .train import RANGES, XEConfig
+from ..train.stage import features_of, finish_stage, load_data, parts_of, say_problems
 from ..runs import Run, device_name
 
 # %% ../../nbs/opg/00b_published.ipynb #d0b664db
@@ -308,4 +309,4 @@ def adopt_published(
     model.to(device).save_pretrained(run/'model')
     facts = dict(world=Path(cfg.data).name, system='opg', stage='xe', preset=f'{model.cfg.mapper}, published weights', config_hash=config_hash(start), supervision='paired', trained_on=f'published checkpoint {Path(cfg.file).name}',
                  parameters=sum(p.numel() for p in model.parameters()), encoder=model.encoder.name, encoder_fingerprint=model.encoder.fingerprint, data_fingerprint=table.fingerprint(), device=device_name(device))
-    return finish_xe(model, parts, run, facts, cfg.share_references, quiet)
+    return finish_stage(model, parts, run, facts, cfg.share_references, quiet)

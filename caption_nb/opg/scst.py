@@ -18,7 +18,8 @@ from ..data.table import Table
 from ..metrics.clip import ClipScorer
 from ..models.vision import load_vision
 from .prefix import PrefixCaptioner, load_prefix_captioner
-from .train import Features, Validation, XEConfig, base_of, check_select, features_of, finish_xe, load_data, parts_of, read_run_config, say_problems, training_texts
+from .train import XEConfig, read_run_config
+from ..train.stage import Features, Validation, base_of, check_select, features_of, finish_stage, load_data, parts_of, say_problems, training_texts
 from ..rewards.cider import CiderDF, CiderDReward, build_cider_df, read_table
 from ..rewards.consensus import Consensus
 from ..rewards.mixture import CiderD, ClipS, Mixture
@@ -171,7 +172,7 @@ def train_scst(
     fit_scst(model, train, reward, parts.get('val'), cfg, xe_cfg, base, run, getattr(encoder, 'fingerprint', ''), quiet)
     if alone.is_main_process:
         model.save_pretrained(run/'model')
-        finish_xe(model, parts, run, facts_of(cfg, before, model, len(train), table, device), xe_cfg.share_references, quiet)
+        finish_stage(model, parts, run, facts_of(cfg, before, model, len(train), table, device), xe_cfg.share_references, quiet)
     alone.wait_for_everyone()
     return read_json(run/'result.json')
 
