@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ClipWords', 'DicoCaptioner', 'new_dico', 'Reading', 'RowReader', 'load_dico']
 
-# %% ../../nbs/dico/00b_captioner.ipynb #6e9e685c
+# %% ../../nbs/dico/00b_captioner.ipynb #65ec99d8
 import dataclasses
 from pathlib import Path
 import torch
@@ -22,7 +22,7 @@ from ..models.weights import load_into, load_state
 from .model import DicoConfig, DicoNet
 from .search import beam_candidates
 
-# %% ../../nbs/dico/00b_captioner.ipynb #cf7de267
+# %% ../../nbs/dico/00b_captioner.ipynb #e0a9635e
 class ClipWords:
     "A CLIP's tokenizer with one more token for padding"
     def __init__(self,
@@ -45,7 +45,7 @@ class ClipWords:
         if isinstance(self.tokenizer, HFTokenizer): return self.tokenizer.tokenizer.decode(ids, skip_special_tokens=True).strip()
         return self.tokenizer.decode(ids).strip()
 
-# %% ../../nbs/dico/00b_captioner.ipynb #045b1c17
+# %% ../../nbs/dico/00b_captioner.ipynb #b7d351d9
 @patch
 def encode(self:ClipWords,
     texts,            # captions
@@ -58,7 +58,7 @@ def encode(self:ClipWords,
     mask = torch.arange(t)<length[:, None]
     return rows[:, 1:1+t].masked_fill(~mask, self.pad),mask.long()
 
-# %% ../../nbs/dico/00b_captioner.ipynb #19b50cac
+# %% ../../nbs/dico/00b_captioner.ipynb #08143f5b
 class DicoCaptioner(Captioner, nn.Module, ModelHubMixin):
     "A frozen image encoder, the network, and its words"
     def __init__(self,
@@ -83,16 +83,17 @@ def new_dico(
     encoder=None,     # images -> (b, r, d)
     d:int=0, r:int=0, # width and number of its tokens, where there is no encoder
     seed:int=0,       # of the fresh weights; the global state is left alone
+    name:str='',      # of the encoder, as `load_vision` takes it
     **choices,        # other fields of `DicoConfig`
 )->DicoCaptioner:
     "A captioner with fresh weights"
     if encoder is not None: d,r = encoder.dim,encoder.n_tokens
-    cfg = DicoConfig(d=d, r=r, vocab_size=words.vocab_size, begin=words.begin, end=words.end, pad=words.pad, **choices)
+    cfg = DicoConfig(encoder=name, d=d, r=r, vocab_size=words.vocab_size, begin=words.begin, end=words.end, pad=words.pad, **choices)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return DicoCaptioner(cfg, words, encoder)
 
-# %% ../../nbs/dico/00b_captioner.ipynb #39b7a74e
+# %% ../../nbs/dico/00b_captioner.ipynb #31b03c56
 @patch
 def memory(self:DicoCaptioner, batch:dict)->list:
     "The pictures of a batch as the decoder sees them"
@@ -109,7 +110,7 @@ def logp(self:DicoCaptioner,
     "How likely the given captions are"
     return self.net.logp(self.memory(batch), ids, mask, smoothing)
 
-# %% ../../nbs/dico/00b_captioner.ipynb #105a2fab
+# %% ../../nbs/dico/00b_captioner.ipynb #254f8b26
 @dataclasses.dataclass
 class Reading:
     "What rows of decoding have read so far"
@@ -139,7 +140,7 @@ class RowReader:
         "Go on with these rows"
         return Reading([(k[rows], v[rows]) for k,v in state.past], state.picture[rows])
 
-# %% ../../nbs/dico/00b_captioner.ipynb #0f1d7a9f
+# %% ../../nbs/dico/00b_captioner.ipynb #0b4ba67f
 @patch
 @torch.no_grad()
 def propose(self:DicoCaptioner,
@@ -168,13 +169,13 @@ def _proposed(self:DicoCaptioner, memory:list, n:int, how:str, seeds, decoding:d
     state,logp = reader.start()
     return as_proposals(SEARCHES[how](reader, state, logp, dc, range(b) if seeds is None else seeds), self._text, self.device)
 
-# %% ../../nbs/dico/00b_captioner.ipynb #9959cd31
+# %% ../../nbs/dico/00b_captioner.ipynb #86e4a50e
 @patch
 def _text(self:DicoCaptioner, ids)->str:
     "The caption of ids; without words, the ids"
     return self.words.text(ids) if self.words is not None else ' '.join(map(str, ids))
 
-# %% ../../nbs/dico/00b_captioner.ipynb #67d6348c
+# %% ../../nbs/dico/00b_captioner.ipynb #5def02c7
 @patch
 @torch.no_grad()
 def caption_features(self:DicoCaptioner,
@@ -206,7 +207,7 @@ def caption_batch(self:DicoCaptioner, images:list)->list[Caption]:
     "Captions of RGB pictures"
     return self.caption_features(self.tokens(images))
 
-# %% ../../nbs/dico/00b_captioner.ipynb #ea5afebb
+# %% ../../nbs/dico/00b_captioner.ipynb #32816969
 @patch
 def _save_pretrained(self:DicoCaptioner, save_directory):
     "Write the captioner's folder"
@@ -241,7 +242,7 @@ def load_dico(
     if encoder is not None: encoder.to(device)
     return model.to(device).eval()
 
-# %% ../../nbs/dico/00b_captioner.ipynb #3674cf2f
+# %% ../../nbs/dico/00b_captioner.ipynb #47dd3d14
 def _from_pretrained(cls, *, model_id, revision=None, cache_dir=None, local_files_only=True, token=None, **kw):
     "A folder, or a repository of the hub"
     folder = model_id if Path(model_id).is_dir() else snapshot_download(model_id, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token)

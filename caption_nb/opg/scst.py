@@ -4,27 +4,22 @@
 
 # %% auto #0
 __all__ = ['RANGES', 'PER_STEP', 'SCSTConfig', 'check_scst', 'scaled_lr', 'default_scst', 'published_scst', 'paper_config',
-           'load_df', 'make_reward', 'read_start', 'train_scst', 'decoding', 'facts_of', 'fit_scst', 'reward_marks',
-           'identity']
+           'read_start', 'train_scst', 'decoding', 'facts_of', 'fit_scst', 'identity']
 
 # %% ../../nbs/opg/03_scst.ipynb #b1f17af5
-import dataclasses, hashlib, math
+import dataclasses, math
 from dataclasses import dataclass
 from pathlib import Path
-import numpy as np
 from accelerate import PartialState
 from ..core import InputError, check_ranges, config_hash, find_path, identity_of, pick_device, read_json, set_seed, to_dict
 from ..data.table import Table
-from ..metrics.clip import ClipScorer
 from ..models.vision import load_vision
 from .prefix import PrefixCaptioner, load_prefix_captioner
 from .train import XEConfig, read_run_config
 from ..train.stage import Features, Validation, base_of, check_select, features_of, finish_stage, load_data, parts_of, say_problems, training_texts
-from ..rewards.cider import CiderDF, CiderDReward, build_cider_df, read_table
-from ..rewards.consensus import Consensus
-from ..rewards.mixture import CiderD, ClipS, Mixture
 from ..runs import Run, device_name, is_finished, read_log
 from ..train.loop import MANY, RANGES as LOOP_RANGES, Loop, loop_config, param_groups
+from ..train.rewarding import file_mark, make_reward, reward_marks
 from ..train.scst import BASELINES, UNFINISHED, Health, Pictures, named_groups, scst
 
 # %% ../../nbs/opg/03_scst.ipynb #2ef059c4
@@ -105,34 +100,6 @@ def paper_config()->list[tuple]:
             ('weight decay', .01, 'public code, by names'), ('batch size', 7, 'public code, pictures'), ('epochs', 5, 'public code; the rate is 0 after 0.7 of the first'),
             ('warm-up', .1, 'public code, share of 56,642 steps'), ('schedule', 'linear', 'public code'), ('precision', 'fp32', 'public code'), ('seed', 42, 'public code'), ('the paper\'s own table', '-', 'not at hand; nothing is quoted from it')]
 
-# %% ../../nbs/opg/03_scst.ipynb #f0298228
-def load_df(
-    path:str,         # a pickle of the self-critical family, an .npz of ours, or ''
-    texts:list,       # training captions per picture
-)->CiderDF:
-    "Document frequencies from a file, or counted"
-    if not path: return build_cider_df(texts)
-    return CiderDF.load(find_path(path)) if path.endswith('.npz') else read_table(find_path(path))
-
-def make_reward(
-    cfg:SCSTConfig,
-    train:Features,   # training pictures
-    texts:list,       # their captions
-    device:str='cpu', # of the CLIP score
-)->Mixture:
-    "The reward that the config asks for; a picture is named by its row"
-    parts = {}
-    if cfg.cider_weight or cfg.consensus_weight: cider = CiderD(CiderDReward(load_df(cfg.df, texts), texts), cfg.eos_only_if_stopped)
-    if cfg.cider_weight: parts['cider'] = cfg.cider_weight,cider
-    if cfg.consensus_weight: parts['consensus'] = cfg.consensus_weight,Consensus(cider, train(np.arange(len(train)))[:, 0], cfg.neighbours, cfg.sharpness)
-    if cfg.clip_weight:
-        scorer = ClipScorer(cfg.clip_model or None, cfg.clip_metric, device=device)
-        rows = train.table.rows
-        v,lost = scorer.bank.images(scorer.judge, dict(zip(rows.image_id, rows.path)))
-        if lost: raise InputError(f'{len(lost)} training pictures cannot be judged by {scorer}, such as {next(iter(lost))}: {next(iter(lost.values()))}')
-        parts[cfg.clip_metric] = cfg.clip_weight,ClipS(scorer, v)
-    return Mixture(parts)
-
 # %% ../../nbs/opg/03_scst.ipynb #5da2e502
 def read_start(
     cfg:SCSTConfig,
@@ -197,7 +164,7 @@ def fit_scst(model:PrefixCaptioner, train:Features, reward, val:Features|None, c
     health,check = Health(quiet),Validation(val, xe_cfg.n_val) if val is not None and len(val) else None
     loop = Loop(model, Pictures(train, len(train), min(cfg.views or xe_cfg.views, xe_cfg.views)), objective, dataclasses.replace(loop_config(cfg), lr=scaled_lr(cfg)), state=run/'state',
                 run=run, evaluate=check, select=cfg.select or None, watch=health, groups=named_groups if cfg.decay_by_name else param_groups,
-                identity=identity(cfg, data=train.table.fingerprint(), encoder=mark, start=_file_mark(base/'model'/'model.safetensors'), **reward_marks(cfg, reward)))
+                identity=identity(cfg, data=train.table.fingerprint(), encoder=mark, start=file_mark(base/'model'/'model.safetensors'), **reward_marks(cfg, reward)))
     begun = loop.resume() # refuses a state of other settings before anything of the old run is touched
     if loop.accel.is_main_process:
         run.start(to_dict(cfg), system='opg', stage='scst')
@@ -205,15 +172,6 @@ def fit_scst(model:PrefixCaptioner, train:Features, reward, val:Features|None, c
         else: run.rewind(-1)
     if not begun: loop.assess()
     loop.fit(quiet)
-
-def reward_marks(cfg:SCSTConfig, reward:Mixture)->dict:
-    "What stands for the contents of a table of document frequencies, and for a CLIP score's weights"
-    clip = dict(clip=reward.parts[cfg.clip_metric][1].scorer.judge.fingerprint[:16]) if cfg.clip_weight else {}
-    return clip|(dict(df=_file_mark(find_path(cfg.df))) if cfg.df and (cfg.cider_weight or cfg.consensus_weight) else {})
-
-def _file_mark(path:Path)->str:
-    "A few characters that stand for a file's bytes"
-    with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()[:16]
 
 def identity(cfg:SCSTConfig, **marks)->dict:
     "What a saved training state belongs to: every setting that shapes the weights, and marks of data, encoder, start and reward"

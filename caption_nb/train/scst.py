@@ -187,14 +187,15 @@ class Health:
     def __init__(self,
         quiet:bool=False, # warnings only
         patience:int=3,   # training lines that are averaged, at the start and now
+        say=None,         # a line of the log in words; None: `health_line`
     ):
-        self.quiet,self.patience = quiet,patience
+        self.quiet,self.patience,self.say = quiet,patience,say or health_line
         self.lines,self.start,self.said,self.silent = [],{},{},False
 
     def __call__(self, line:dict):
         "Take in one line, as `train.loop.Loop` writes it"
         now = self.window(line)
-        if not (self.quiet or self.silent) and 'reward' in line: tqdm.write(health_line(line), file=sys.stderr) # beside a progress bar
+        if not (self.quiet or self.silent) and 'reward' in line: tqdm.write(self.say(line), file=sys.stderr) # beside a progress bar
         for name,what,remedy in signs_of(self.start, now):
             if name in self.said: continue
             self.said[name] = f'step {line["step"]}: {what}. What helps: {remedy}.'

@@ -6,7 +6,7 @@
 __all__ = ['VALUES', 'load_data', 'say_problems', 'Features', 'one_thread', 'features_of', 'parts_of', 'caption_form',
            'training_texts', 'check_select', 'Validation', 'caption_part', 'score_part', 'finish_stage', 'base_of']
 
-# %% ../../nbs/train/06_stage.ipynb #031dc3fa
+# %% ../../nbs/train/06_stage.ipynb #4a50ab14
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -112,17 +112,22 @@ def training_texts(table:Table)->list[list[str]]:
 # %% ../../nbs/train/06_stage.ipynb #8e2cbb3e
 VALUES = ('val.CIDEr', 'val.all_right', 'val.words', 'val.cut_off', 'val.distinct') # what `Validation` says; val.all_right of drawn scenes only
 
-def check_select(name:str):
+def check_select(
+    name:str,  # '' chooses nothing
+    more=(),   # names that further measures give
+):
     "Refuse a value for choosing weights that no validation gives, before hours have passed"
-    if name and name not in VALUES: raise InputError(f"select is {name!r}; weights are chosen by one of {', '.join(VALUES)}, or '' keeps the last.")
+    known = [*VALUES, *(f'val.{k}' for k in more)]
+    if name and name not in known: raise InputError(f"select is {name!r}; weights are chosen by one of {', '.join(known)}, or '' keeps the last.")
 
 class Validation:
     "CIDEr of a captioner on a fixed set of pictures, for choosing weights"
     def __init__(self,
         part:Features,   # the pictures
         n:int=0,         # the first n of them; 0 takes all
+        more=(),         # further measures: functions of captions and their table that give lists of `Measured`
     ):
-        self.part,self.n = part,min(n or len(part), len(part))
+        self.part,self.n,self.more = part,min(n or len(part), len(part)),more
         rows = part.table.rows.iloc[:self.n]
         flat,_ = tokenize([c for cs in rows.captions for c in cs])
         it = iter(flat)
@@ -135,7 +140,9 @@ class Validation:
         value,_ = cider(self.refs, {c.image_id:t for c,t in zip(caps, toks)})
         facts = [_facts(c.text, r) for c,r in zip(caps, self.part.table)]
         right = {'val.all_right':float(np.mean([f['all_right'] for f in facts]))} if facts and facts[0] else {}
-        return right|{'val.CIDEr':float(value), 'val.words':float(np.mean([len(t.split()) for t in toks])),
+        table = self.part.table.take(self.part.table.rows.image_id[:self.n])
+        also = {f'val.{k}':float(v) for f in self.more for m in f(caps, table) for k,v in zip(m.names, m.corpus)}
+        return right|also|{'val.CIDEr':float(value), 'val.words':float(np.mean([len(t.split()) for t in toks])),
                 'val.cut_off':float(np.mean(['cut_off' in c.extra for c in caps])), 'val.distinct':len(set(toks))/len(toks)}
 
 # %% ../../nbs/train/06_stage.ipynb #03948d93
@@ -157,6 +164,7 @@ def score_part(
     caps:list,        # captions of the part
     table:Table,      # its references
     name:str,         # prefix of the value names
+    more=(),          # further measures, as for `Validation`
 )->tuple[dict,list]:  # flat values with intervals; one dict per caption
     "Scores of one part, and its captions with references, file and (for the toy world) what is wrong"
     rows = {r.image_id:r for r in table}
@@ -164,7 +172,7 @@ def score_part(
     each = card.per_image.loc[[c.image_id for c in caps]].to_dict('records')
     out = [c.to_dict()|dict(split=name, file=_file(rows[c.image_id], table), references=rows[c.image_id].captions, metrics=e)|_facts(c.text, rows[c.image_id])
            for c,e in zip(caps, each)]
-    values = card.flat(name)|{f'{name}.n':len(caps), f'{name}.tokenizer':card.settings['tokenizer']}
+    values = card.flat(name)|_flat(name, [m for f in more for m in f(caps, table)])|{f'{name}.n':len(caps), f'{name}.tokenizer':card.settings['tokenizer']}
     return values|_shares(name, out), out
 
 # %% ../../nbs/train/06_stage.ipynb #7c2f4a09
@@ -180,15 +188,18 @@ def _facts(text:str, row)->dict:
     facts = check_caption(text, scene)
     return {k:facts[k] for k in ('all_right', 'relations_stated', 'wrong')}
 
+def _flat(name:str, measured:list)->dict:
+    "Values and their intervals"
+    if not measured: return {}
+    ends = interval(resampled(measured))
+    return {f'{name}.{n}{e}':float(v) for n,v,(low,high) in zip([n for m in measured for n in m.names], np.concatenate([m.corpus for m in measured]), ends) for e,v in (('', v), ('.low', low), ('.high', high))}
+
 def _shares(name:str, out:list)->dict:
     "For a drawn scene: the share of captions with every statement right and every object named, and of those that state a relation"
     if 'all_right' not in out[0]: return {}
-    right = measured_mean('all_right', [d['all_right'] for d in out])
-    (low,high), = interval(resampled([right]))
-    return {f'{name}.all_right':float(right.corpus[0]), f'{name}.all_right.low':float(low), f'{name}.all_right.high':float(high),
-            f'{name}.relation_stated':float(np.mean([d['relations_stated']>0 for d in out]))}
+    return _flat(name, [measured_mean('all_right', [d['all_right'] for d in out])])|{f'{name}.relation_stated':float(np.mean([d['relations_stated']>0 for d in out]))}
 
-# %% ../../nbs/train/06_stage.ipynb #0a4628e3
+# %% ../../nbs/train/06_stage.ipynb #c7a0fd54
 def finish_stage(
     captioner,            # has `caption_features`
     parts:dict[str,Features], # what to caption, by name
@@ -196,17 +207,18 @@ def finish_stage(
     facts:dict,           # what the result says beside the scores
     share:bool=True,      # write references into captions.json; False: into the run's untracked local/
     quiet:bool=False,     # no progress bars
+    more=(),              # further measures, as for `Validation`
 )->dict:                  # the result as written
     "Caption and score every part but validation, and write the result"
     values,captions,parts = {},[],{k:p for k,p in parts.items() if len(p)} # a part of broken pictures alone is left out
     for name,part in parts.items():
         if name=='val' and len(parts)>1: continue
-        v,c = score_part(caption_part(captioner, part, quiet=quiet), part.table, name)
+        v,c = score_part(caption_part(captioner, part, quiet=quiet), part.table, name, more)
         values,captions = values|v,captions+c
     if not share: write_json(run/'local'/'references.json', {c['image_id']:c.pop('references') for c in captions})
     return finish(run, facts|values, captions)
 
-# %% ../../nbs/train/06_stage.ipynb #3a30a14a
+# %% ../../nbs/train/06_stage.ipynb #bee1b089
 def base_of(
     run:str,       # folder of a finished run
     out,           # folder of the run that starts from it
