@@ -60,7 +60,15 @@ def _opg_published():
     from caption_nb.opg.published import PublishedConfig, adopt_published
     return PublishedConfig, adopt_published
 
-STAGES = {'opg.xe': _opg_xe, 'opg.consensus': _opg_consensus, 'opg.scst': _opg_scst, 'opg.eval': _opg_eval, 'opg.published': _opg_published} # name -> function that gives (config class, train function)
+def _dico_xe():
+    from caption_nb.dico.train import DicoXEConfig, train_dico_xe
+    return DicoXEConfig, train_dico_xe
+
+def _dico_dico():
+    from caption_nb.dico.tune import DicoTuneConfig, train_dico
+    return DicoTuneConfig, train_dico
+
+STAGES = {'opg.xe': _opg_xe, 'opg.consensus': _opg_consensus, 'opg.scst': _opg_scst, 'opg.eval': _opg_eval, 'opg.published': _opg_published, 'dico.xe': _dico_xe, 'dico.dico': _dico_dico} # name -> function that gives (config class, train function)
 
 # %% ../../nbs/app/01_cli.ipynb #771855de
 def train(argv:list[str]):
@@ -75,7 +83,8 @@ def take_preset(stage:str, argv:list[str])->tuple:
     "The config that `--preset NAME` names, None without one, and the words without it"
     name,rest = take_option(argv, 'preset', '')
     if not name: return None, rest
-    from caption_nb.opg.published import load_preset
+    if stage.startswith('dico.'): from caption_nb.dico.tune import load_preset
+    else: from caption_nb.opg.published import load_preset
     return load_preset(stage, name), rest
 
 def _stage(name:str)->tuple:

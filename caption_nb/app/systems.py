@@ -17,7 +17,11 @@ def _opg(folder, device):
     from caption_nb.opg.prefix import load_prefix_captioner
     return load_prefix_captioner(folder, device)
 
-SYSTEMS:dict[str,Callable] = dict(opg=_opg) # name in config.json -> (folder, device) -> captioner
+def _dico(folder, device):
+    from caption_nb.dico.captioner import load_dico
+    return load_dico(folder, device)
+
+SYSTEMS:dict[str,Callable] = dict(opg=_opg, dico=_dico) # name in config.json -> (folder, device) -> captioner
 
 def captioner_folder(
     where, # a captioner's folder, or a run folder with one in `model/`
