@@ -134,10 +134,14 @@ def _toy():
     from caption_nb.app.toyzoo import ToyZooConfig, prepare_toy
     return ToyZooConfig, prepare_toy
 
-PREPARED = {'zoo': _zoo, 'toy': _toy} # name -> function that gives (config class, function of config and folder)
+def _shards():
+    from caption_nb.data.shards import ShardConfig, prepare_shards
+    return ShardConfig, prepare_shards
+
+PREPARED = {'zoo': _zoo, 'toy': _toy, 'shards': _shards} # name -> function that gives (config class, function of config and folder)
 
 def prepare(argv:list[str]):
-    "`capnb prepare zoo|toy [--out FOLDER] --option value ...`"
+    "`capnb prepare zoo|toy|shards [--out FOLDER] --option value ...`"
     what = argv[0] if argv and not argv[0].startswith('-') else ''
     if what not in PREPARED: raise UsageError(f'capnb prepare {what or "WHAT"}: what can be prepared is {", ".join(PREPARED)}.')
     out,rest = take_option(argv[1:], 'out', '')
