@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['BERT', 'GPT2', 'UNUSED', 'TOWER', 'HEAD', 'public_names', 'from_public', 'to_public', 'public_choices']
 
-# %% ../../nbs/dico/00c_published.ipynb #d6e7a39c
+# %% ../../nbs/dico/00c_published.ipynb #f3fdbe19
 import fnmatch
 import torch
 from ..core import InputError
 from .model import DicoConfig
 
-# %% ../../nbs/dico/00c_published.ipynb #3dd3a1e4
+# %% ../../nbs/dico/00c_published.ipynb #0d22a3cc
 BERT = dict(qkv=['attention.self.query', 'attention.self.key', 'attention.self.value'], out=['attention.output.dense'], norm1=['attention.output.LayerNorm'], fc1=['intermediate.dense'], fc2=['output.dense'], norm2=['output.LayerNorm'])
 GPT2 = dict(norm1='ln_1', norm2='ln_cross_attn', norm3='ln_2', qkv='attn.c_attn', out1='attn.c_proj', q='crossattention.q_attn', kv='crossattention.c_attn', out2='crossattention.c_proj', fc1='mlp.c_fc', fc2='mlp.c_proj')
 UNUSED = ('encoder.encoder.embeddings.word_embeddings.weight', 'encoder.encoder.pooler.*', '*.position_ids', '*.attn.bias', '*.attn.masked_bias', '*.crossattention.bias', '*.crossattention.masked_bias') # theirs, without effect
@@ -31,7 +31,7 @@ def public_names(c:DicoConfig)->dict: # our name -> (their names, whether they s
         for ours,theirs in GPT2.items(): add(f'decoder.blocks.{i}.{ours}', [f'{t}h.{i}.{theirs}'], 'norm' not in ours)
     return out
 
-# %% ../../nbs/dico/00c_published.ipynb #a90245a5
+# %% ../../nbs/dico/00c_published.ipynb #c1aef884
 def from_public(
     state:dict,         # tensors under their published names
     c:DicoConfig,
