@@ -6,7 +6,7 @@
 __all__ = ['DicoConfig', 'check_dico', 'split_heads', 'join_heads', 'EncoderBlock', 'ImageEncoder', 'look', 'DecoderBlock',
            'Decoder', 'DicoNet', 'token_logp']
 
-# %% ../../nbs/dico/00_model.ipynb #7ef093e3
+# %% ../../nbs/dico/00_model.ipynb #5ffa9d50
 from dataclasses import dataclass
 import torch
 from fastcore.basics import patch
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from ..core import InputError
 
-# %% ../../nbs/dico/00_model.ipynb #c279f2e5
+# %% ../../nbs/dico/00_model.ipynb #4d602a58
 @dataclass
 class DicoConfig:
     "The captioner's choices; the defaults are those of the released ViT-L/14 model"
@@ -47,7 +47,7 @@ def check_dico(s:DicoConfig)->DicoConfig:
     if len({s.begin, s.end, s.pad})<3: raise InputError(f'begin, end and pad are {s.begin}, {s.end} and {s.pad}; three different ids are wanted.')
     return s
 
-# %% ../../nbs/dico/00_model.ipynb #65eeeece
+# %% ../../nbs/dico/00_model.ipynb #9ae59a7d
 def split_heads(
     x:Tensor,     # (..., t, m*width)
     heads:int,
@@ -75,7 +75,7 @@ class EncoderBlock(nn.Module):
         x = self.norm1(x+self.drop(self.out(join_heads(a))))
         return self.norm2(x+self.drop(self.fc2(F.gelu(self.fc1(x)))))
 
-# %% ../../nbs/dico/00_model.ipynb #8fe3f581
+# %% ../../nbs/dico/00_model.ipynb #6ed150f3
 class ImageEncoder(nn.Module):
     "Image tokens (b, r, d) to what the decoder looks at (b, r, width)"
     def __init__(self, s:DicoConfig):
@@ -94,7 +94,7 @@ class ImageEncoder(nn.Module):
         for block in self.blocks: x = block(x)
         return x
 
-# %% ../../nbs/dico/00_model.ipynb #eec8e5f7
+# %% ../../nbs/dico/00_model.ipynb #dbc0ddef
 def look(
     q:Tensor,               # (rows, heads, t, e) queries
     k:Tensor, v:Tensor,     # (b, heads, r, e) of the pictures
@@ -113,7 +113,7 @@ def look(
     a = a.unflatten(2, (n, t)).transpose(1, 2) # (b, n, heads, t, e)
     return a.reshape(b*n, h, t, e) if picture is None else a[picture, slot]
 
-# %% ../../nbs/dico/00_model.ipynb #d4cd3729
+# %% ../../nbs/dico/00_model.ipynb #2a58b698
 class DecoderBlock(nn.Module):
     "Self-attention, attention to the picture, MLP, each behind a layer norm"
     def __init__(self, width:int, heads:int, dropout:float):
@@ -136,7 +136,7 @@ class DecoderBlock(nn.Module):
         x = x+self.drop(self.out2(join_heads(look(*split_heads(self.q(self.norm2(x)), self.heads), *memory, picture, p))))
         return x+self.drop(self.fc2(F.gelu(self.fc1(self.norm3(x)), approximate='tanh'))),(k, v)
 
-# %% ../../nbs/dico/00_model.ipynb #b4cac3b3
+# %% ../../nbs/dico/00_model.ipynb #b237f0a7
 class Decoder(nn.Module):
     "Tokens behind a picture; the output matrix is that of the word embeddings"
     def __init__(self, s:DicoConfig):
@@ -159,7 +159,7 @@ class Decoder(nn.Module):
             kept.append(kv)
         return self.norm(x),kept
 
-# %% ../../nbs/dico/00_model.ipynb #be2d4be6
+# %% ../../nbs/dico/00_model.ipynb #6392503b
 class DicoNet(nn.Module):
     "The trained part of the captioner"
     def __init__(self, s:DicoConfig=DicoConfig()):
@@ -186,7 +186,7 @@ class DicoNet(nn.Module):
         "Scores of every token"
         return hidden@self.decoder.word.weight.T
 
-# %% ../../nbs/dico/00_model.ipynb #7c8a2542
+# %% ../../nbs/dico/00_model.ipynb #62557f79
 def token_logp(
     hidden:Tensor,     # (m, width) states that predict a token each
     weight:Tensor,     # (v, width) output matrix

@@ -178,6 +178,12 @@ def _xvlm(name:str, weights=None, **options)->Encoder:
     if not (weights or name): raise InputError('There is no path behind xvlm: in the name of the encoder; give xvlm:<file of weights>.')
     return load_xvlm(weights or name, **options)
 
+def _clip_vision(name:str, weights=None, **options):
+    "`clip_vision:<folder>`: the image tower of a CLIP in the layout of transformers, also one inside a captioner's folder"
+    from caption_nb.models.hftower import load_hf_tower
+    if not (weights or name): raise InputError('There is no path behind clip_vision: in the name of the encoder; give clip_vision:FOLDER.')
+    return load_hf_tower(weights or name, **options)
+
 def _pixels(name:str, weights=None, **options)->PixelEncoder:
     "`pixels:<patch>`: no model"
     if name and not (name.isdecimal() and int(name)): raise InputError(f'pixels:{name}: give the side of a square in pixels behind the colon, such as pixels:16.')
@@ -188,7 +194,7 @@ def _features(name:str, weights=None, **options):
     from caption_nb.models.features import ReadyFeatures
     return ReadyFeatures(name)
 
-ENCODERS = dict(timm=_timm, open_clip=_open_clip, clip_pooled=_clip_pooled, xvlm=_xvlm, pixels=_pixels, features=_features)
+ENCODERS = dict(timm=_timm, open_clip=_open_clip, clip_pooled=_clip_pooled, clip_vision=_clip_vision, xvlm=_xvlm, pixels=_pixels, features=_features)
 CLIPS = ('open_clip', 'clip_pooled') # kinds that are CLIPs
 
 # %% ../../nbs/models/02_vision.ipynb #57a28746
@@ -206,12 +212,13 @@ def _local_files(origin:dict)->Path|None:
     if head=='pixels' or origin['weights']=='random': return None
     if origin['weights']: return find_weights(origin['weights'], 'tensors' if head in CLIPS else 'xvlm' if head=='xvlm' else 'vision')
     if head in CLIPS: return _clip_files(rest)
+    if head=='clip_vision': return Path(rest).expanduser()
     return None if head=='timm' else find_weights(rest, 'xvlm') if head=='xvlm' else find_weights(origin['spec'], 'vision')
 
 def _spec_within(spec:str, name:str)->str:
     "`spec` when its file is called `name` in the folder it is saved to"
     head = spec.partition(':')[0]
-    return f'{head}:{name}' if head in (*CLIPS, 'xvlm') else name
+    return f'{head}:{name}' if head in (*CLIPS, 'xvlm', 'clip_vision') else name
 
 # %% ../../nbs/models/02_vision.ipynb #c6e39755
 def save_vision(
@@ -235,7 +242,7 @@ def _load_saved(folder:Path, device, precision, **changes)->Encoder:
     o = read_json(folder/SAVED)
     at = lambda name: str(folder/name) if name!='.' else str(folder)
     head,colon,rest = o['spec'].partition(':')
-    inside = head=='xvlm' or head in CLIPS and (folder/rest).exists()
+    inside = head in ('xvlm', 'clip_vision') or head in CLIPS and (folder/rest).exists()
     spec = f'{head}:{at(rest)}' if inside else o['spec'] if colon else at(o['spec'])
     options = {k:tuple(v) if isinstance(v, list) else v for k,v in (o['options']|changes).items()}
     enc = load_vision(spec, o['weights'] and at(o['weights']), **options) if colon else load_file_encoder(at(o['weights'] or o['spec']), **options)
@@ -246,7 +253,7 @@ def _load_saved(folder:Path, device, precision, **changes)->Encoder:
 
 # %% ../../nbs/models/02_vision.ipynb #6b1b45d9
 def load_vision(
-    spec,                # `timm:NAME`, `timm:NAME@FILE`, `open_clip:NAME`, `clip_pooled:NAME`, `xvlm:PATH`, `pixels:PATCH`, `features:PATH`, a file or folder of weights, or an encoder
+    spec,                # `timm:NAME`, `timm:NAME@FILE`, `open_clip:NAME`, `clip_pooled:NAME`, `clip_vision:FOLDER`, `xvlm:PATH`, `pixels:PATCH`, `features:PATH`, a file or folder of weights, or an encoder
     weights=None,        # with `timm:`: a file, `random`, or None for the published ones
     device:str='cpu',    # where it runs
     precision:str='fp32',# `fp32` or `bf16`
