@@ -6,7 +6,7 @@
 __all__ = ['BERT', 'GPT2', 'UNUSED', 'TOWER', 'HEAD', 'public_names', 'from_public', 'to_public', 'public_choices', 'load_public',
            'adopt_public', 'save_public']
 
-# %% ../../nbs/dico/00c_published.ipynb #59ec2940
+# %% ../../nbs/dico/00c_published.ipynb #13fd00c2
 import fnmatch, shutil
 from pathlib import Path
 import torch
@@ -19,7 +19,7 @@ from ..models.hftower import HFTower, save_hf_tower, tower_config, tower_state
 from ..models.vision import load_vision
 from ..models.weights import load_into, load_state
 
-# %% ../../nbs/dico/00c_published.ipynb #1f07cd87
+# %% ../../nbs/dico/00c_published.ipynb #7457cc68
 BERT = dict(qkv=['attention.self.query', 'attention.self.key', 'attention.self.value'], out=['attention.output.dense'], norm1=['attention.output.LayerNorm'], fc1=['intermediate.dense'], fc2=['output.dense'], norm2=['output.LayerNorm'])
 GPT2 = dict(norm1='ln_1', norm2='ln_cross_attn', norm3='ln_2', qkv='attn.c_attn', out1='attn.c_proj', q='crossattention.q_attn', kv='crossattention.c_attn', out2='crossattention.c_proj', fc1='mlp.c_fc', fc2='mlp.c_proj')
 UNUSED = ('encoder.encoder.embeddings.word_embeddings.weight', 'encoder.encoder.pooler.*', '*.position_ids', '*.attn.bias', '*.attn.masked_bias', '*.crossattention.bias', '*.crossattention.masked_bias') # theirs, without effect
@@ -39,7 +39,7 @@ def public_names(c:DicoConfig)->dict: # our name -> (their names, whether they s
         for ours,theirs in GPT2.items(): add(f'decoder.blocks.{i}.{ours}', [f'{t}h.{i}.{theirs}'], 'norm' not in ours)
     return out
 
-# %% ../../nbs/dico/00c_published.ipynb #25b0637e
+# %% ../../nbs/dico/00c_published.ipynb #a1fac834
 def from_public(
     state:dict,         # tensors under their published names
     c:DicoConfig,
@@ -79,7 +79,7 @@ def public_choices(
                     image_positions=text['max_position_embeddings'], positions=out['n_positions'], vocab_size=out['vocab_size'])
     except (KeyError, TypeError, AttributeError) as e: raise InputError(f'{source} is not that of a published DiCO captioner: {e} is not where it should be.') from None
 
-# %% ../../nbs/dico/00c_published.ipynb #efaab895
+# %% ../../nbs/dico/00c_published.ipynb #a8f65864
 def load_public(
     folder,           # config.json and tensors of a released captioner, such as dico-ViTL14
     device:str='cpu', # where it will run

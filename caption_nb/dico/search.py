@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Candidates', 'Pool', 'new_pool', 'keep_best', 'grow_pool', 'finish_pool', 'beam_candidates', 'candidates_of']
 
-# %% ../../nbs/dico/00a_search.ipynb #9c28f05d
+# %% ../../nbs/dico/00a_search.ipynb #1dd13613
 import math
 from dataclasses import dataclass
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from ..core import InputError
 from .model import DicoNet
 
-# %% ../../nbs/dico/00a_search.ipynb #ec700888
+# %% ../../nbs/dico/00a_search.ipynb #96523fbc
 @dataclass
 class Candidates:
     "k captions per picture, best first"
@@ -23,7 +23,7 @@ class Candidates:
     score:Tensor     # (b, k) what they are ordered by
     finished:Tensor  # (b, k) whether it ended by itself
 
-# %% ../../nbs/dico/00a_search.ipynb #eadfd0d5
+# %% ../../nbs/dico/00a_search.ipynb #10246dca
 @dataclass
 class Pool:
     "The running and the finished captions of b pictures, k each"
@@ -44,7 +44,7 @@ def new_pool(b:int, k:int, length:int, begin:int, pad:int, device)->Pool:
     none = torch.full((b, k), -math.inf, device=device)
     return Pool(ids, total, torch.full_like(ids, pad), none, none.clone(), torch.zeros(b, k, dtype=torch.long, device=device), torch.zeros(b, dtype=torch.bool, device=device))
 
-# %% ../../nbs/dico/00a_search.ipynb #aee422f7
+# %% ../../nbs/dico/00a_search.ipynb #4b1d97d8
 def keep_best(
     p:Pool,
     ids:Tensor, total:Tensor, size:Tensor, # (b, m, L), (b, m), (b, m) newcomers
@@ -81,14 +81,14 @@ def grow_pool(
     new.ids,new.total = ids.gather(1, go[..., None].expand(-1, -1, ids.shape[2])),best.gather(1, go)
     return new,parent.gather(1, go)
 
-# %% ../../nbs/dico/00a_search.ipynb #f90ad244
+# %% ../../nbs/dico/00a_search.ipynb #58f84de9
 def finish_pool(p:Pool, power:float)->Pool:
     "What still runs at the greatest length, of pictures that are not done"
     length = p.ids.shape[2]
     score = (p.total/length**power).masked_fill(p.done[:, None], -math.inf)
     return keep_best(p, p.ids, p.total, torch.full_like(p.size, length), score)
 
-# %% ../../nbs/dico/00a_search.ipynb #bbe3c900
+# %% ../../nbs/dico/00a_search.ipynb #7eb808e6
 @torch.no_grad()
 def beam_candidates(
     net:DicoNet,            # in evaluation mode, unless dropout is wanted

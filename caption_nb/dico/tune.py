@@ -6,7 +6,7 @@
 __all__ = ['OBJECTIVES', 'PRESETS', 'DicoTuneConfig', 'check_tune', 'published_tune', 'paper_config', 'load_preset', 'read_start',
            'train_dico', 'objective_of', 'fit_dico', 'facts_of']
 
-# %% ../../nbs/dico/01b_tune.ipynb #8bdbb328
+# %% ../../nbs/dico/01b_tune.ipynb #f246336d
 import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from ..train.scst import BASELINES, UNFINISHED, Health, Pictures, health_line, s
 from ..train.stage import Features, Validation, base_of, check_select, features_of, finish_stage, load_data, parts_of, say_problems, training_texts
 from ..train.xe import CaptionGroups
 
-# %% ../../nbs/dico/01b_tune.ipynb #0ead702c
+# %% ../../nbs/dico/01b_tune.ipynb #eb4ed314
 OBJECTIVES = ('dico', 'scst')
 
 @dataclass
@@ -74,14 +74,14 @@ class DicoTuneConfig:
 
 def check_tune(cfg, judge:str=''):
     "Refuse what cannot work before anything is read"
-    check_ranges(cfg, RANGES)
+    check_ranges(cfg, {k:v for k,v in RANGES.items() if k!='dropout'}) # a switch here
     check_select(cfg.select, known_values(judge))
     for k,known in dict(objective=OBJECTIVES, how=HOWS, baseline=BASELINES, unfinished=UNFINISHED).items():
         if getattr(cfg, k) not in known: raise InputError(f'{k} is {getattr(cfg, k)!r}; known: {", ".join(known)}.')
     if cfg.k<2: raise InputError(f'k is {cfg.k}; a winner and a loser need two captions or more.')
     if not (cfg.cider_weight or cfg.consensus_weight or cfg.clip_weight): raise InputError('cider_weight, consensus_weight and clip_weight are all 0: there is no reward to train on.')
 
-# %% ../../nbs/dico/01b_tune.ipynb #94496a1c
+# %% ../../nbs/dico/01b_tune.ipynb #14119669
 def published_tune(run:str='')->DicoTuneConfig:
     "The second stage of the released code"
     return DicoTuneConfig(run=run, dropout=True, clip=0., steps=250_000, eval_every=1770, save_every=1770, log_every=5, precision='bf16', seed=42)
@@ -92,7 +92,7 @@ def paper_config()->list[tuple]:
             ('candidates', '5 of beam search, 30 tokens', 'public code'), ('reward', '2 cos of PAC-S ViT-B/32, no prompt', 'public code'), ('beta', .2, 'public code'), ('tau', 300, 'public code, a factor'),
             ('lr', 1e-6, 'public code, constant'), ('batch size', 16, 'public code, comments for two GPUs'), ('selection', 'RefPAC-S on validation', 'public code'), ('the paper\'s own text', '-', 'not at hand; nothing is quoted from it')]
 
-# %% ../../nbs/dico/01b_tune.ipynb #ad38d1e0
+# %% ../../nbs/dico/01b_tune.ipynb #8df65a93
 PRESETS = {'dico.xe':dict(published=published_xe), 'dico.dico':dict(published=published_tune)}
 
 def load_preset(
@@ -104,7 +104,7 @@ def load_preset(
     if name not in known: raise InputError(f'preset {name!r}: '+(f'those of {stage} are {", ".join(known)}.' if known else f'{stage} has none.'))
     return known[name]()
 
-# %% ../../nbs/dico/01b_tune.ipynb #95b93427
+# %% ../../nbs/dico/01b_tune.ipynb #bdcd6cbd
 def read_start(cfg:DicoTuneConfig, out)->tuple[Path, DicoXEConfig, dict]:
     "Folder, config and result of the run to start from"
     base = base_of(cfg.run, out, 'the second stage')
@@ -143,7 +143,7 @@ def train_dico(
     alone.wait_for_everyone()
     return read_json(run/'result.json')
 
-# %% ../../nbs/dico/01b_tune.ipynb #daf7c1f1
+# %% ../../nbs/dico/01b_tune.ipynb #d205761e
 def objective_of(cfg:DicoTuneConfig, reward, reference:DicoCaptioner, max_len:int):
     "The objective that the config asks for, of captions with `max_len` tokens"
     decoding = dict(max_len=max_len, temperature=cfg.temperature)

@@ -6,7 +6,7 @@
 __all__ = ['VALUES', 'load_data', 'say_problems', 'Features', 'one_thread', 'features_of', 'parts_of', 'caption_form',
            'training_texts', 'check_select', 'Validation', 'caption_part', 'score_part', 'finish_stage', 'base_of']
 
-# %% ../../nbs/train/06_stage.ipynb #4a50ab14
+# %% ../../nbs/train/06_stage.ipynb #368a9d7a
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from ..core import Captioner, InputError, find_path, progress, write_json
 from ..data.cache import FeatureStore, cache_features
 from ..data.clean import explain
 from ..data.readers import read_captions
+from ..data.shards import are_shards, shard_data
 from ..data.table import Table
 from ..data.toy import check_caption, toy_world
 from ..metrics.bootstrap import interval, measured_mean, resampled
@@ -33,7 +34,9 @@ def load_data(
     cfg,           # config of a stage with `data`, `images`, `encoder`, `n_train`, `n_toy`, `strict`
 )->Table:
     "The table of the run, with a training split that is not empty"
-    table = toy_world(n_train=cfg.n_toy) if cfg.data=='toy' else read_captions(find_path(cfg.data), images=find_path(cfg.images) if cfg.images else None, strict=cfg.strict)
+    if cfg.data=='toy': table = toy_world(n_train=cfg.n_toy)
+    elif are_shards(find_path(cfg.data)): table = shard_data(find_path(cfg.data))
+    else: table = read_captions(find_path(cfg.data), images=find_path(cfg.images) if cfg.images else None, strict=cfg.strict)
     rows = table.rows[(table.rows.path.notna() | cfg.encoder.startswith('features:')) & table.rows.captions.map(len).gt(0)]
     rows = rows.assign(split=rows.split.replace('restval', 'train'))
     train = rows[rows.split=='train']
@@ -141,7 +144,7 @@ class Validation:
         facts = [_facts(c.text, r) for c,r in zip(caps, self.part.table)]
         right = {'val.all_right':float(np.mean([f['all_right'] for f in facts]))} if facts and facts[0] else {}
         table = self.part.table.take(self.part.table.rows.image_id[:self.n])
-        also = {f'val.{k}':float(v) for f in self.more for m in f(caps, table) for k,v in zip(m.names, m.corpus)}
+        also = {f'val.{k}':round(float(v), 5) for f in self.more for m in f(caps, table) for k,v in zip(m.names, m.corpus)} # equal captions are equal, whatever batches a judge read them in
         return right|also|{'val.CIDEr':float(value), 'val.words':float(np.mean([len(t.split()) for t in toks])),
                 'val.cut_off':float(np.mean(['cut_off' in c.extra for c in caps])), 'val.distinct':len(set(toks))/len(toks)}
 
@@ -199,7 +202,7 @@ def _shares(name:str, out:list)->dict:
     if 'all_right' not in out[0]: return {}
     return _flat(name, [measured_mean('all_right', [d['all_right'] for d in out])])|{f'{name}.relation_stated':float(np.mean([d['relations_stated']>0 for d in out]))}
 
-# %% ../../nbs/train/06_stage.ipynb #c7a0fd54
+# %% ../../nbs/train/06_stage.ipynb #0dffbd8d
 def finish_stage(
     captioner,            # has `caption_features`
     parts:dict[str,Features], # what to caption, by name
@@ -218,7 +221,7 @@ def finish_stage(
     if not share: write_json(run/'local'/'references.json', {c['image_id']:c.pop('references') for c in captions})
     return finish(run, facts|values, captions)
 
-# %% ../../nbs/train/06_stage.ipynb #bee1b089
+# %% ../../nbs/train/06_stage.ipynb #c861921f
 def base_of(
     run:str,       # folder of a finished run
     out,           # folder of the run that starts from it
