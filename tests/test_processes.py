@@ -80,3 +80,13 @@ def test_too_many_processes_are_refused(base, tmp_path):
     status,said = start(tmp_path, 'opg.scst', 'scst', f'{SCST} --batch-size 1 --run {base}', 2)
     assert 0 not in status
     assert any('a step of 1 cannot be divided among 2 processes' in x for x in said), said[0][-2000:]
+
+DICO_XE = '--encoder pixels:32 --words toy/clip --n-toy 60 --n-train 40 --n-val 8 --n-test 4 --epochs 2 --batch-size 8 --width 32 --layers 1 --heads 2 --hidden 48 --max-len 14 --beam-size 3 --dropout 0 --judge toy/weak --precision fp32'
+DICO = '--steps 4 --k 3 --batch-size 6 --lr 1e-3 --eval-every 2 --log-every 1 --select= --clip-metric dico_clip --clip-model toy/clip --precision fp32'
+
+def test_two_processes_of_direct_optimisation_are_one(tmp_path):
+    base = train(tmp_path, 'dico.xe', 'xe1', DICO_XE)
+    assert far(*same_runs(base, train(tmp_path, 'dico.xe', 'xe2', DICO_XE, 2)))<1e-5
+    one,two = (train(tmp_path, 'dico.dico', f'dico{n}', f'{DICO} --run {base}', n) for n in (1, 2))
+    w = same_runs(one, two)
+    assert far(*w)<1e-2*far(load_file(base/'model'/'model.safetensors'), w[0])
