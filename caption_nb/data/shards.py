@@ -7,7 +7,7 @@ __all__ = ['KEY', 'PICTURES', 'KINDS', 'SPLIT_WORDS', 'shard_files', 'key_parts'
            'as_jpeg', 'samples_of', 'write_shards', 'epoch_order', 'shard_table', 'ShardConfig', 'prepare_shards',
            'are_shards', 'split_names', 'shard_data']
 
-# %% ../../nbs/data/03_shards.ipynb #095027b8
+# %% ../../nbs/data/03_shards.ipynb #8fd04084
 import hashlib, io, json, os, re, sys, tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from ..core import InputError, atomic_path, cache_dir, check_ranges, find_path, 
 from .readers import picture_id, read_captions
 from .table import Table, make_table, storable
 
-# %% ../../nbs/data/03_shards.ipynb #6afbba11
+# %% ../../nbs/data/03_shards.ipynb #bba86680
 def shard_files(
     what,            # a tar, a folder of tars, a pattern such as coco-{000..113}.tar, or a name of `datasets`
     datasets=None,   # a datasets.json: name -> pattern; None: none
@@ -48,7 +48,7 @@ def key_parts(
     stem = KEY.fullmatch(key.rsplit('/', 1)[-1])[1]
     return stem,picture_id(stem)
 
-# %% ../../nbs/data/03_shards.ipynb #52cae28e
+# %% ../../nbs/data/03_shards.ipynb #b646dc8f
 PICTURES = ('jpg', 'jpeg', 'png', 'webp')
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def index_shard(
     except (tarfile.TarError, EOFError, OSError) as e: found.append(f'{path}: the tar is damaged or cut off ({str(e) or type(e).__name__}); the {len(out)} samples before that are used.')
     return [Entry(path, k, tuple(files)) for k,files in out.items()]
 
-# %% ../../nbs/data/03_shards.ipynb #e51f85c9
+# %% ../../nbs/data/03_shards.ipynb #cee2cb28
 @dataclass(frozen=True)
 class Sample:
     "A picture as it lies in the shard, and its captions"
@@ -89,6 +89,7 @@ class Sample:
     def image_id(self)->str: return key_parts(self.key)[1]
     def picture(self)->Image.Image: return open_image(self.image)
 
+# %% ../../nbs/data/03_shards.ipynb #d4eab24b
 class Shards:
     "All samples of some tars"
     def __init__(self,
@@ -110,6 +111,7 @@ class Shards:
         if not image: raise InputError(f'{e.shard}: sample {e.key} has no picture; its files are {", ".join(files)}.')
         return Sample(e.key, image, tuple(_captions(files, f'{e.shard}: sample {e.key}')))
 
+# %% ../../nbs/data/03_shards.ipynb #e1358596
 def _captions(files:dict, where:str)->list[str]:
     "The captions of a sample"
     try:
@@ -122,7 +124,7 @@ def _captions(files:dict, where:str)->list[str]:
     if not found: raise InputError(f'{where} has only empty captions.')
     return found
 
-# %% ../../nbs/data/03_shards.ipynb #8d1e78f1
+# %% ../../nbs/data/03_shards.ipynb #9fc0331d
 def as_jpeg(
     src,                # path, bytes, or picture
     shorter_side:int=0, # pixels at most; 0 leaves the size
@@ -144,6 +146,7 @@ def _add(tar, name:str, data:bytes):
     info.size,info.mode = len(data),0o644
     tar.addfile(info, io.BytesIO(data))
 
+# %% ../../nbs/data/03_shards.ipynb #dc90c2e3
 KINDS = ('pairs', 'dict')
 
 def samples_of(
@@ -160,7 +163,7 @@ def samples_of(
             yield key,src,cs
             number += 1
 
-# %% ../../nbs/data/03_shards.ipynb #3807b99c
+# %% ../../nbs/data/03_shards.ipynb #321d7ecc
 def write_shards(
     records,               # a `Table`, or `Sample`s
     out,                   # folder
@@ -187,6 +190,7 @@ def write_shards(
             else: bar.update(len(todo[i:i+per_shard]))
     return files,skipped
 
+# %% ../../nbs/data/03_shards.ipynb #ab550ae4
 def _write(path:Path, todo:list, kind:str, shorter_side:int, quality:int, strict:bool, skipped:dict, bar):
     "One tar"
     with atomic_path(path) as tmp, tarfile.open(tmp, 'w', format=tarfile.USTAR_FORMAT) as tar:
@@ -204,7 +208,7 @@ def _mark(todo:list)->str:
     "A few characters that stand for keys and captions"
     return hashlib.sha256(json.dumps([(k, c) for k,_,c in todo], ensure_ascii=False).encode()).hexdigest()[:16]
 
-# %% ../../nbs/data/03_shards.ipynb #4a6b2ec7
+# %% ../../nbs/data/03_shards.ipynb #6bb48c52
 def epoch_order(
     sizes:list[int],       # samples of each shard
     seed:int=0,
@@ -240,7 +244,7 @@ def stream(self:Shards,
             continue
         yield n,sample
 
-# %% ../../nbs/data/03_shards.ipynb #4d2fa31a
+# %% ../../nbs/data/03_shards.ipynb #e9170660
 def shard_table(
     files,             # tars
     folder,            # where pictures go; those that are there are left alone
@@ -259,7 +263,7 @@ def shard_table(
     table = make_table(list(rows.values()), root=folder)
     return Table(table.rows, table.report|(dict(shards=shards.problems) if shards.problems else {}), table.root)
 
-# %% ../../nbs/data/03_shards.ipynb #aa02c17e
+# %% ../../nbs/data/03_shards.ipynb #c48bedea
 @dataclass
 class ShardConfig:
     "Write the pictures and captions of a data set as shards"
@@ -291,7 +295,7 @@ def prepare_shards(
     print(f'{len(files)} shards in {out}, {len(skipped)} samples left out; {name} in {out/"datasets.json"} names them', file=sys.stderr)
     return dict(shards=float(len(files)), samples=float(sum(Shards(files).sizes)), left_out=float(len(skipped)))
 
-# %% ../../nbs/data/03_shards.ipynb #46f8cc3e
+# %% ../../nbs/data/03_shards.ipynb #ec1887f2
 def are_shards(
     source, # what stands where data are named
 )->bool:
@@ -305,6 +309,7 @@ def are_shards(
 
 SPLIT_WORDS = dict(train='train', validation='val', val='val', test='test')
 
+# %% ../../nbs/data/03_shards.ipynb #4d02e4af
 def split_names(
     names, # of a datasets.json
 )->dict:   # split -> name

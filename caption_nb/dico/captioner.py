@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ClipWords', 'DicoCaptioner', 'new_dico', 'Reading', 'RowReader', 'load_dico']
 
-# %% ../../nbs/dico/00b_captioner.ipynb #c06569b3
+# %% ../../nbs/dico/00b_captioner.ipynb #b661178c
 import dataclasses
 from pathlib import Path
 import torch
@@ -22,7 +22,7 @@ from ..models.weights import load_into, load_state
 from .model import DicoConfig, DicoNet
 from .search import beam_candidates
 
-# %% ../../nbs/dico/00b_captioner.ipynb #97861ada
+# %% ../../nbs/dico/00b_captioner.ipynb #7874125a
 class ClipWords:
     "A CLIP's tokenizer with one more token for padding"
     def __init__(self,
@@ -45,7 +45,7 @@ class ClipWords:
         if isinstance(self.tokenizer, HFTokenizer): return self.tokenizer.tokenizer.decode(ids, skip_special_tokens=True).strip()
         return self.tokenizer.decode(ids).strip()
 
-# %% ../../nbs/dico/00b_captioner.ipynb #f4ad7d2d
+# %% ../../nbs/dico/00b_captioner.ipynb #bbcd10ee
 @patch
 def encode(self:ClipWords,
     texts,            # captions
@@ -58,7 +58,7 @@ def encode(self:ClipWords,
     mask = torch.arange(t)<length[:, None]
     return rows[:, 1:1+t].masked_fill(~mask, self.pad),mask.long()
 
-# %% ../../nbs/dico/00b_captioner.ipynb #bdaf7160
+# %% ../../nbs/dico/00b_captioner.ipynb #25a6d08c
 class DicoCaptioner(Captioner, nn.Module, ModelHubMixin):
     "A frozen image encoder, the network, and its words"
     def __init__(self,
@@ -93,7 +93,7 @@ def new_dico(
         torch.manual_seed(seed)
         return DicoCaptioner(cfg, words, encoder)
 
-# %% ../../nbs/dico/00b_captioner.ipynb #09f2c97f
+# %% ../../nbs/dico/00b_captioner.ipynb #83b8d183
 @patch
 def memory(self:DicoCaptioner, batch:dict)->list:
     "The pictures of a batch as the decoder sees them"
@@ -110,7 +110,7 @@ def logp(self:DicoCaptioner,
     "How likely the given captions are"
     return self.net.logp(self.memory(batch), ids, mask, smoothing)
 
-# %% ../../nbs/dico/00b_captioner.ipynb #8e612e77
+# %% ../../nbs/dico/00b_captioner.ipynb #274be1b4
 @dataclasses.dataclass
 class Reading:
     "What rows of decoding have read so far"
@@ -140,7 +140,7 @@ class RowReader:
         "Go on with these rows"
         return Reading([(k[rows], v[rows]) for k,v in state.past], state.picture[rows])
 
-# %% ../../nbs/dico/00b_captioner.ipynb #b7d9c79e
+# %% ../../nbs/dico/00b_captioner.ipynb #da30d885
 @patch
 @torch.no_grad()
 def propose(self:DicoCaptioner,
@@ -169,13 +169,13 @@ def _proposed(self:DicoCaptioner, memory:list, n:int, how:str, seeds, decoding:d
     state,logp = reader.start()
     return as_proposals(SEARCHES[how](reader, state, logp, dc, range(b) if seeds is None else seeds), self._text, self.device)
 
-# %% ../../nbs/dico/00b_captioner.ipynb #875c6008
+# %% ../../nbs/dico/00b_captioner.ipynb #b8a989ac
 @patch
 def _text(self:DicoCaptioner, ids)->str:
     "The caption of ids; without words, the ids"
     return self.words.text(ids) if self.words is not None else ' '.join(map(str, ids))
 
-# %% ../../nbs/dico/00b_captioner.ipynb #35fa85d1
+# %% ../../nbs/dico/00b_captioner.ipynb #85c12099
 @patch
 @torch.no_grad()
 def caption_features(self:DicoCaptioner,
@@ -207,7 +207,7 @@ def caption_batch(self:DicoCaptioner, images:list)->list[Caption]:
     "Captions of RGB pictures"
     return self.caption_features(self.tokens(images))
 
-# %% ../../nbs/dico/00b_captioner.ipynb #7c8e5047
+# %% ../../nbs/dico/00b_captioner.ipynb #d51c902c
 @patch
 def _save_pretrained(self:DicoCaptioner, save_directory):
     "Write the captioner's folder"
@@ -242,7 +242,7 @@ def load_dico(
     if encoder is not None: encoder.to(device)
     return model.to(device).eval()
 
-# %% ../../nbs/dico/00b_captioner.ipynb #4cd564c1
+# %% ../../nbs/dico/00b_captioner.ipynb #9dc551e1
 def _from_pretrained(cls, *, model_id, revision=None, cache_dir=None, local_files_only=True, token=None, **kw):
     "A folder, or a repository of the hub"
     folder = model_id if Path(model_id).is_dir() else snapshot_download(model_id, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token)

@@ -6,7 +6,7 @@
 __all__ = ['KEPT', 'DicoConfig', 'check_dico', 'split_heads', 'join_heads', 'EncoderBlock', 'ImageEncoder', 'look',
            'DecoderBlock', 'Decoder', 'DicoNet', 'token_logp', 'Tree', 'grow_tree']
 
-# %% ../../nbs/dico/00_model.ipynb #6c6942e7
+# %% ../../nbs/dico/00_model.ipynb #3e292b63
 from dataclasses import dataclass
 import torch
 from fastcore.basics import patch
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from ..core import InputError
 
-# %% ../../nbs/dico/00_model.ipynb #45e73640
+# %% ../../nbs/dico/00_model.ipynb #337393c9
 @dataclass
 class DicoConfig:
     "The captioner's choices; the defaults are those of the released ViT-L/14 model"
@@ -47,7 +47,7 @@ def check_dico(s:DicoConfig)->DicoConfig:
     if len({s.begin, s.end, s.pad})<3: raise InputError(f'begin, end and pad are {s.begin}, {s.end} and {s.pad}; three different ids are wanted.')
     return s
 
-# %% ../../nbs/dico/00_model.ipynb #c84f23a5
+# %% ../../nbs/dico/00_model.ipynb #63823e79
 def split_heads(
     x:Tensor,     # (..., t, m*width)
     heads:int,
@@ -75,7 +75,7 @@ class EncoderBlock(nn.Module):
         x = self.norm1(x+self.drop(self.out(join_heads(a))))
         return self.norm2(x+self.drop(self.fc2(F.gelu(self.fc1(x)))))
 
-# %% ../../nbs/dico/00_model.ipynb #ff1cf58a
+# %% ../../nbs/dico/00_model.ipynb #cdef60f4
 class ImageEncoder(nn.Module):
     "Image tokens (b, r, d) to what the decoder looks at (b, r, width)"
     def __init__(self, s:DicoConfig):
@@ -94,7 +94,7 @@ class ImageEncoder(nn.Module):
         for block in self.blocks: x = block(x)
         return x
 
-# %% ../../nbs/dico/00_model.ipynb #85cf7f90
+# %% ../../nbs/dico/00_model.ipynb #7948856b
 def look(
     q:Tensor,               # (rows, heads, t, e) queries
     k:Tensor, v:Tensor,     # (b, heads, r, e) of the pictures
@@ -113,7 +113,7 @@ def look(
     a = a.unflatten(2, (n, t)).transpose(1, 2) # (b, n, heads, t, e)
     return a.reshape(b*n, h, t, e) if picture is None else a[picture, slot]
 
-# %% ../../nbs/dico/00_model.ipynb #93a1149e
+# %% ../../nbs/dico/00_model.ipynb #926be823
 class DecoderBlock(nn.Module):
     "Self-attention, attention to the picture, MLP, each behind a layer norm"
     def __init__(self, width:int, heads:int, dropout:float):
@@ -136,7 +136,7 @@ class DecoderBlock(nn.Module):
         x = x+self.drop(self.out2(join_heads(look(*split_heads(self.q(self.norm2(x)), self.heads), *memory, picture, p))))
         return x+self.drop(self.fc2(F.gelu(self.fc1(self.norm3(x)), approximate='tanh'))),(k, v)
 
-# %% ../../nbs/dico/00_model.ipynb #d50879e5
+# %% ../../nbs/dico/00_model.ipynb #4ebe826e
 class Decoder(nn.Module):
     "Tokens behind a picture; the output matrix is that of the word embeddings"
     def __init__(self, s:DicoConfig):
@@ -160,7 +160,7 @@ class Decoder(nn.Module):
             kept.append(kv)
         return self.norm(x),kept
 
-# %% ../../nbs/dico/00_model.ipynb #0a232d65
+# %% ../../nbs/dico/00_model.ipynb #799bf9f1
 class DicoNet(nn.Module):
     "The trained part of the captioner"
     def __init__(self, s:DicoConfig=DicoConfig()):
@@ -187,7 +187,7 @@ class DicoNet(nn.Module):
         "Scores of every token"
         return hidden@self.decoder.word.weight.T
 
-# %% ../../nbs/dico/00_model.ipynb #4f58ecbc
+# %% ../../nbs/dico/00_model.ipynb #7eaa6e9d
 KEPT = 2**27 # scores that may be in memory at a time; beyond it they are worked out again on the way back
 
 def token_logp(
@@ -207,7 +207,7 @@ def token_logp(
     own = (hidden[state]*weight[ids]).sum(-1).float()-lse
     return own if not smoothing else (1-smoothing)*own+smoothing*((hidden@weight.mean(0)).float()[state]-lse)
 
-# %% ../../nbs/dico/00_model.ipynb #94196b0e
+# %% ../../nbs/dico/00_model.ipynb #2adac34d
 @dataclass
 class Tree:
     "The beginnings of the captions of b pictures, each once; node 0 is the begin mark"
@@ -243,7 +243,7 @@ def grow_tree(
         for a,p in enumerate(parents[1:], 1): depth[i, a] = depth[i, p]+1; seen[i, a] |= seen[i, p]
     return Tree(token, depth, seen[:, None], node, torch.tensor([len(x) for x,_ in trees]))
 
-# %% ../../nbs/dico/00_model.ipynb #215a218c
+# %% ../../nbs/dico/00_model.ipynb #1e3706da
 @patch
 def states(self:DicoNet,
     memory:list,  # from `look_at`, of b pictures

@@ -6,7 +6,7 @@
 __all__ = ['BERT', 'GPT2', 'UNUSED', 'TOWER', 'HEAD', 'public_names', 'from_public', 'to_public', 'public_choices', 'load_public',
            'adopt_public', 'save_public']
 
-# %% ../../nbs/dico/00c_published.ipynb #13fd00c2
+# %% ../../nbs/dico/00c_published.ipynb #4d3e6a85
 import fnmatch, shutil
 from pathlib import Path
 import torch
@@ -19,7 +19,7 @@ from ..models.hftower import HFTower, save_hf_tower, tower_config, tower_state
 from ..models.vision import load_vision
 from ..models.weights import load_into, load_state
 
-# %% ../../nbs/dico/00c_published.ipynb #7457cc68
+# %% ../../nbs/dico/00c_published.ipynb #d1275cf5
 BERT = dict(qkv=['attention.self.query', 'attention.self.key', 'attention.self.value'], out=['attention.output.dense'], norm1=['attention.output.LayerNorm'], fc1=['intermediate.dense'], fc2=['output.dense'], norm2=['output.LayerNorm'])
 GPT2 = dict(norm1='ln_1', norm2='ln_cross_attn', norm3='ln_2', qkv='attn.c_attn', out1='attn.c_proj', q='crossattention.q_attn', kv='crossattention.c_attn', out2='crossattention.c_proj', fc1='mlp.c_fc', fc2='mlp.c_proj')
 UNUSED = ('encoder.encoder.embeddings.word_embeddings.weight', 'encoder.encoder.pooler.*', '*.position_ids', '*.attn.bias', '*.attn.masked_bias', '*.crossattention.bias', '*.crossattention.masked_bias') # theirs, without effect
@@ -39,7 +39,7 @@ def public_names(c:DicoConfig)->dict: # our name -> (their names, whether they s
         for ours,theirs in GPT2.items(): add(f'decoder.blocks.{i}.{ours}', [f'{t}h.{i}.{theirs}'], 'norm' not in ours)
     return out
 
-# %% ../../nbs/dico/00c_published.ipynb #a1fac834
+# %% ../../nbs/dico/00c_published.ipynb #9343fcf4
 def from_public(
     state:dict,         # tensors under their published names
     c:DicoConfig,
@@ -55,6 +55,7 @@ def from_public(
     ours = {k:torch.cat([state[t].T if flip else state[t] for t in theirs]).float() for k,(theirs,flip) in names.items()}
     return ours,{k.removeprefix(TOWER):v for k,v in state.items() if k.startswith(TOWER)}
 
+# %% ../../nbs/dico/00c_published.ipynb #4b96d625
 def to_public(
     state:dict,       # tensors of `DicoNet`
     c:DicoConfig,
@@ -79,7 +80,7 @@ def public_choices(
                     image_positions=text['max_position_embeddings'], positions=out['n_positions'], vocab_size=out['vocab_size'])
     except (KeyError, TypeError, AttributeError) as e: raise InputError(f'{source} is not that of a published DiCO captioner: {e} is not where it should be.') from None
 
-# %% ../../nbs/dico/00c_published.ipynb #a8f65864
+# %% ../../nbs/dico/00c_published.ipynb #a4cc1bbc
 def load_public(
     folder,           # config.json and tensors of a released captioner, such as dico-ViTL14
     device:str='cpu', # where it will run
@@ -98,6 +99,7 @@ def load_public(
     encoder.to(device)
     return model.to(device).eval()
 
+# %% ../../nbs/dico/00c_published.ipynb #4c85c00c
 def adopt_public(
     folder,   # of a released captioner
     out,      # folder of the captioner, as `save_pretrained` writes it
@@ -110,6 +112,7 @@ def adopt_public(
     shutil.rmtree(Path(out)/'tower')
     return load_dico(out)
 
+# %% ../../nbs/dico/00c_published.ipynb #5bb7fc93
 def save_public(
     model:DicoCaptioner,
     folder,   # made if missing

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Candidates', 'Pool', 'new_pool', 'keep_best', 'grow_pool', 'finish_pool', 'beam_candidates', 'candidates_of']
 
-# %% ../../nbs/dico/00a_search.ipynb #1dd13613
+# %% ../../nbs/dico/00a_search.ipynb #c7a21bf5
 import math
 from dataclasses import dataclass
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from ..core import InputError
 from .model import DicoNet
 
-# %% ../../nbs/dico/00a_search.ipynb #96523fbc
+# %% ../../nbs/dico/00a_search.ipynb #1fc838bf
 @dataclass
 class Candidates:
     "k captions per picture, best first"
@@ -23,7 +23,7 @@ class Candidates:
     score:Tensor     # (b, k) what they are ordered by
     finished:Tensor  # (b, k) whether it ended by itself
 
-# %% ../../nbs/dico/00a_search.ipynb #10246dca
+# %% ../../nbs/dico/00a_search.ipynb #b7472b53
 @dataclass
 class Pool:
     "The running and the finished captions of b pictures, k each"
@@ -44,7 +44,7 @@ def new_pool(b:int, k:int, length:int, begin:int, pad:int, device)->Pool:
     none = torch.full((b, k), -math.inf, device=device)
     return Pool(ids, total, torch.full_like(ids, pad), none, none.clone(), torch.zeros(b, k, dtype=torch.long, device=device), torch.zeros(b, dtype=torch.bool, device=device))
 
-# %% ../../nbs/dico/00a_search.ipynb #4b1d97d8
+# %% ../../nbs/dico/00a_search.ipynb #dd323040
 def keep_best(
     p:Pool,
     ids:Tensor, total:Tensor, size:Tensor, # (b, m, L), (b, m), (b, m) newcomers
@@ -58,6 +58,7 @@ def keep_best(
     kept = torch.cat([p.kept, ids], 1).gather(1, at[..., None].expand(-1, -1, ids.shape[2]))
     return Pool(p.ids, p.total, kept, score[:, :k], take(p.sums, total), take(p.size, size), p.done)
 
+# %% ../../nbs/dico/00a_search.ipynb #beececf5
 def grow_pool(
     p:Pool,
     n:int,            # tokens read
@@ -81,14 +82,14 @@ def grow_pool(
     new.ids,new.total = ids.gather(1, go[..., None].expand(-1, -1, ids.shape[2])),best.gather(1, go)
     return new,parent.gather(1, go)
 
-# %% ../../nbs/dico/00a_search.ipynb #58f84de9
+# %% ../../nbs/dico/00a_search.ipynb #3bba1b6d
 def finish_pool(p:Pool, power:float)->Pool:
     "What still runs at the greatest length, of pictures that are not done"
     length = p.ids.shape[2]
     score = (p.total/length**power).masked_fill(p.done[:, None], -math.inf)
     return keep_best(p, p.ids, p.total, torch.full_like(p.size, length), score)
 
-# %% ../../nbs/dico/00a_search.ipynb #7eb808e6
+# %% ../../nbs/dico/00a_search.ipynb #4d3d8b7c
 @torch.no_grad()
 def beam_candidates(
     net:DicoNet,            # in evaluation mode, unless dropout is wanted

@@ -6,7 +6,7 @@
 __all__ = ['RANGES', 'PLACES', 'FREE', 'DicoXEConfig', 'published_xe', 'words_of', 'encode_groups', 'measures', 'known_values',
            'train_dico_xe', 'make_dico', 'xe_facts', 'fit_dico_xe', 'identity']
 
-# %% ../../nbs/dico/01_train.ipynb #e056e525
+# %% ../../nbs/dico/01_train.ipynb #ba7d1149
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
@@ -24,7 +24,7 @@ from ..train.rewarding import CARE, Judged, care
 from ..train.stage import Features, Validation, check_select, features_of, finish_stage, load_data, parts_of, say_problems, training_texts
 from ..train.xe import CaptionGroups, xe
 
-# %% ../../nbs/dico/01_train.ipynb #387dd3e9
+# %% ../../nbs/dico/01_train.ipynb #236d9e39
 @dataclass
 class DicoXEConfig:
     "One cross-entropy run of DiCO's captioner, from data to scores"
@@ -71,7 +71,7 @@ class DicoXEConfig:
     device:str = 'auto'             # auto, cpu, cuda
     seed:int = 0                    # of everything that is drawn
 
-# %% ../../nbs/dico/01_train.ipynb #ab500014
+# %% ../../nbs/dico/01_train.ipynb #5502e9dd
 RANGES = LOOP_RANGES|dict(views=(0, MANY), n_train=(0, MANY), n_val=(0, MANY), n_test=(0, MANY), n_toy=(1, MANY), width=(1, MANY), layers=(1, MANY), heads=(1, MANY), hidden=(1, MANY), dropout=(0, .99), smoothing=(0, .99),
     captions=(0, MANY), beam_size=(1, MANY), max_len=(2, 77), length_penalty=(0, MANY), k=(1, MANY), beta=(0, MANY), tau=(0, MANY), keep=(0, MANY), own_words=(0, MANY), temperature=(1e-3, MANY),
     cider_weight=(0, MANY), consensus_weight=(0, MANY), neighbours=(1, MANY), sharpness=(0, MANY), clip_weight=(0, MANY), patience=(0, MANY)) # of the configs here
@@ -82,7 +82,7 @@ def published_xe(data:str='toy', encoder:str='open_clip:ViT-L-14-quickgelu/opena
     return DicoXEConfig(data=data, encoder=encoder, width=512, layers=3, heads=8, hidden=2048, dropout=.1, pad_in_loss=True, steps=10_000, batch_size=205, lr=2.5e-4, warmup=.05, schedule='constant', weight_decay=0., beta2=.999, clip=0., ema=0.,
                         eval_every=200, save_every=200, log_every=5, precision='bf16', seed=42)
 
-# %% ../../nbs/dico/01_train.ipynb #e4ac0998
+# %% ../../nbs/dico/01_train.ipynb #a3e8f2e2
 def words_of(
     cfg:DicoXEConfig,
     encoder,           # of the run
@@ -111,7 +111,7 @@ def encode_groups(
             if padded: out[1][i, j] = 1
     return out
 
-# %% ../../nbs/dico/01_train.ipynb #fc11ea34
+# %% ../../nbs/dico/01_train.ipynb #36da4bc7
 def measures(judge:str, device:str)->list:
     "What scores say beside the usual metrics: care for the text, and what a judge thinks"
     return [care]+([Judged(judge, device=device)] if judge else [])
@@ -148,7 +148,7 @@ def train_dico_xe(
     alone.wait_for_everyone()
     return read_json(run/'result.json')
 
-# %% ../../nbs/dico/01_train.ipynb #797a03b5
+# %% ../../nbs/dico/01_train.ipynb #d00ca489
 def make_dico(cfg:DicoXEConfig, encoder)->DicoCaptioner:
     "A captioner before its first step"
     own = encoder if not isinstance(encoder, ReadyFeatures) else None

@@ -6,7 +6,7 @@
 __all__ = ['OBJECTIVES', 'PRESETS', 'DicoTuneConfig', 'check_tune', 'published_tune', 'paper_config', 'load_preset', 'read_start',
            'train_dico', 'objective_of', 'fit_dico', 'facts_of']
 
-# %% ../../nbs/dico/01b_tune.ipynb #f246336d
+# %% ../../nbs/dico/01b_tune.ipynb #5d3507a1
 import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from ..train.scst import BASELINES, UNFINISHED, Health, Pictures, health_line, s
 from ..train.stage import Features, Validation, base_of, check_select, features_of, finish_stage, load_data, parts_of, say_problems, training_texts
 from ..train.xe import CaptionGroups
 
-# %% ../../nbs/dico/01b_tune.ipynb #eb4ed314
+# %% ../../nbs/dico/01b_tune.ipynb #46f02618
 OBJECTIVES = ('dico', 'scst')
 
 @dataclass
@@ -72,6 +72,7 @@ class DicoTuneConfig:
     device:str = 'auto'             # auto, cpu, cuda
     seed:int = 0                    # of everything that is drawn
 
+# %% ../../nbs/dico/01b_tune.ipynb #08d9c9a9
 def check_tune(cfg, judge:str=''):
     "Refuse what cannot work before anything is read"
     check_ranges(cfg, {k:v for k,v in RANGES.items() if k!='dropout'}) # a switch here
@@ -81,7 +82,7 @@ def check_tune(cfg, judge:str=''):
     if cfg.k<2: raise InputError(f'k is {cfg.k}; a winner and a loser need two captions or more.')
     if not (cfg.cider_weight or cfg.consensus_weight or cfg.clip_weight): raise InputError('cider_weight, consensus_weight and clip_weight are all 0: there is no reward to train on.')
 
-# %% ../../nbs/dico/01b_tune.ipynb #14119669
+# %% ../../nbs/dico/01b_tune.ipynb #628dc51d
 def published_tune(run:str='')->DicoTuneConfig:
     "The second stage of the released code"
     return DicoTuneConfig(run=run, dropout=True, clip=0., steps=250_000, eval_every=1770, save_every=1770, log_every=5, precision='bf16', seed=42)
@@ -92,7 +93,7 @@ def paper_config()->list[tuple]:
             ('candidates', '5 of beam search, 30 tokens', 'public code'), ('reward', '2 cos of PAC-S ViT-B/32, no prompt', 'public code'), ('beta', .2, 'public code'), ('tau', 300, 'public code, a factor'),
             ('lr', 1e-6, 'public code, constant'), ('batch size', 16, 'public code, comments for two GPUs'), ('selection', 'RefPAC-S on validation', 'public code'), ('the paper\'s own text', '-', 'not at hand; nothing is quoted from it')]
 
-# %% ../../nbs/dico/01b_tune.ipynb #8df65a93
+# %% ../../nbs/dico/01b_tune.ipynb #546a4a3e
 PRESETS = {'dico.xe':dict(published=published_xe), 'dico.dico':dict(published=published_tune)}
 
 def load_preset(
@@ -104,7 +105,7 @@ def load_preset(
     if name not in known: raise InputError(f'preset {name!r}: '+(f'those of {stage} are {", ".join(known)}.' if known else f'{stage} has none.'))
     return known[name]()
 
-# %% ../../nbs/dico/01b_tune.ipynb #bdcd6cbd
+# %% ../../nbs/dico/01b_tune.ipynb #cd12ce99
 def read_start(cfg:DicoTuneConfig, out)->tuple[Path, DicoXEConfig, dict]:
     "Folder, config and result of the run to start from"
     base = base_of(cfg.run, out, 'the second stage')
@@ -143,7 +144,7 @@ def train_dico(
     alone.wait_for_everyone()
     return read_json(run/'result.json')
 
-# %% ../../nbs/dico/01b_tune.ipynb #d205761e
+# %% ../../nbs/dico/01b_tune.ipynb #bad907e8
 def objective_of(cfg:DicoTuneConfig, reward, reference:DicoCaptioner, max_len:int):
     "The objective that the config asks for, of captions with `max_len` tokens"
     decoding = dict(max_len=max_len, temperature=cfg.temperature)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PREFIXES', 'tower_config', 'tower_state', 'HFTower', 'load_hf_tower', 'save_hf_tower']
 
-# %% ../../nbs/models/02d_hftower.ipynb #a4b8cb13
+# %% ../../nbs/models/02d_hftower.ipynb #b5ecdcbb
 from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
@@ -14,7 +14,7 @@ from ..core import InputError, read_json, write_json
 from .pixels import Encoder, PictureTransform
 from .weights import TENSORS, load_into, load_state
 
-# %% ../../nbs/models/02d_hftower.ipynb #152ea30a
+# %% ../../nbs/models/02d_hftower.ipynb #a3311a66
 PREFIXES = ('encoder.vision_encoder.vision_model.', 'encoder.vision_encoder.', 'vision_model.', '') # where a tower's tensors may stand
 
 def tower_config(
@@ -34,6 +34,7 @@ def tower_state(state:dict, source='weights')->dict:
     if prefix is None: raise InputError(f'{source} holds no image tower of CLIP: no embeddings.class_embedding, with or without {", ".join(p for p in PREFIXES if p)} in front.')
     return {k.removeprefix(prefix):v.float() for k,v in state.items() if k.startswith(prefix) and k.removeprefix(prefix).partition('.')[0] in ('embeddings', 'pre_layrnorm', 'encoder', 'post_layernorm') and not k.endswith('position_ids')}
 
+# %% ../../nbs/models/02d_hftower.ipynb #f3ba226f
 class HFTower(Encoder):
     "All tokens of the last block of a CLIP's image tower, before its final norm"
     def tokens(self, pixels:Tensor)->Tensor: return self.model(pixel_values=pixels).last_hidden_state
@@ -51,6 +52,7 @@ def load_hf_tower(
     load_into(inner, tower_state(load_state(path), path), source=str(path))
     return HFTower(f'clip_vision:{path.resolve().name}', model, PictureTransform(**dict(size=c['image_size'])|options))
 
+# %% ../../nbs/models/02d_hftower.ipynb #317c729b
 def save_hf_tower(config:dict, state:dict, folder):
     "A folder that `load_hf_tower` reads, with the tower alone"
     folder = Path(folder)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HOWS', 'loser_weights', 'dico_loss', 'dico', 'under', 'per_picture', 'dico_values', 'dico_line']
 
-# %% ../../nbs/train/03_dico.ipynb #9f29deb8
+# %% ../../nbs/train/03_dico.ipynb #7703ae70
 import math
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from ..core import InputError
 from ..rewards.mixture import as_mixture
 from .scst import in_mode, repeats, spoken, spread
 
-# %% ../../nbs/train/03_dico.ipynb #0ec80463
+# %% ../../nbs/train/03_dico.ipynb #8950efde
 def loser_weights(
     rewards:Tensor,          # (b, k)
     tau:float=300.,          # on the distance to the winner; infinity: the worst alone
@@ -32,7 +32,7 @@ def loser_weights(
     else: gap = torch.zeros_like(r).masked_fill(out, -math.inf)
     return winner, gap.softmax(1).nan_to_num(0.).masked_fill(out, 0.)
 
-# %% ../../nbs/train/03_dico.ipynb #513a8822
+# %% ../../nbs/train/03_dico.ipynb #f6eb1534
 def dico_loss(
     logp:Tensor,             # (b, k) log-probabilities of the captions, sums over tokens
     ref_logp:Tensor,         # (b, k) the same under the frozen captioner
@@ -51,7 +51,7 @@ def dico_loss(
     loss = -F.logsigmoid(beta*(won-lost))*some+keep*(-won).clamp_min(0)
     return loss, dict(winner=winner, gamma=gamma, margin=(won-lost).detach(), chosen=beta*won.detach(), rejected=beta*lost.detach())
 
-# %% ../../nbs/train/03_dico.ipynb #515eca64
+# %% ../../nbs/train/03_dico.ipynb #54606abe
 HOWS = ('beam', 'sample') # where candidates come from
 
 def dico(
@@ -90,7 +90,7 @@ def under(reference, batch:dict, drawn)->Tensor: # (b, k)
     "Log-probabilities under the frozen captioner, which reads the pictures by itself"
     return reference.logp(dict(features=batch['features'], rows=batch['rows']), drawn.ids, drawn.mask)
 
-# %% ../../nbs/train/03_dico.ipynb #85c1866c
+# %% ../../nbs/train/03_dico.ipynb #8cfd5174
 def per_picture(r:np.ndarray, info:dict, drawn, texts:list, moved:np.ndarray, parts:dict)->dict:
     "Means over pictures, from which the log's values follow"
     gamma,b = info['gamma'].double().cpu().numpy(),len(r)

@@ -55,6 +55,7 @@ def bend(
         shift[:, :, rows],before = part,loss
     return plain,read(w.lm, last, kv+shift)[0],shift,entry
 
+# %% ../../nbs/zerocap/01_caption.ipynb #ccb57b26
 def moving(
     go:Tensor,    # (r,) which of the rows take a further step
     rows,         # their r numbers, or all
