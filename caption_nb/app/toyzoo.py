@@ -215,13 +215,18 @@ def _build(part:str, out:Path, size:str, n_heldout:int, quiet:bool, again:bool)-
     if wrong: raise InputError(f'{work/"made"} was written but is not whole: {wrong}. Is the disk full? Call again to make it once more.')
     if (out/part).exists(): os.replace(out/part, work/'old')
     os.replace(work/'made', out/part)
-    shutil.rmtree(work, ignore_errors=True)
+    os.replace(work, _spent(out, part))
+    shutil.rmtree(_spent(out, part), ignore_errors=True)
     return found
+
+def _spent(out:Path, part:str)->Path: return out/'.work'/f'{part}.spent'
 
 def sweep(part:str, out:Path):
     "Take away the work of a part that was put in its place by a call that was killed then; a state that is newer than the part is that of another training and stays"
     work,note = out/'.work'/part,out/part/'training.json'
-    if work.exists() and note.is_file() and all(p.stat().st_mtime<=note.stat().st_mtime for p in work.rglob('last.pt')): shutil.rmtree(work, ignore_errors=True)
+    states = list(work.rglob('last.pt'))
+    if states and note.is_file() and all(p.stat().st_mtime<=note.stat().st_mtime for p in states): shutil.rmtree(work, ignore_errors=True)
+    shutil.rmtree(_spent(out, part), ignore_errors=True)
 
 def _tidy(work:Path, part:str, out:Path, size:str, again:bool):
     "Leave of an earlier call's work what this one can go on with"

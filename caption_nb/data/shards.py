@@ -187,13 +187,16 @@ def write_shards(
         for i in range(0, len(todo), per_shard):
             files.append(out/f'{name}-{i//per_shard:0{digits}}.tar')
             if not files[-1].exists(): _write(files[-1], todo[i:i+per_shard], kind, shorter_side, quality, strict, skipped, bar)
-            else: bar.update(len(todo[i:i+per_shard]))
+            else:
+                there = {e.key for e in index_shard(files[-1], [])}
+                skipped |= {k:'left out by an earlier call; delete its tar to try again' for k,_,_ in todo[i:i+per_shard] if k not in there}
+                bar.update(len(todo[i:i+per_shard]))
     return files,skipped
 
 # %% ../../nbs/data/03_shards.ipynb #ab550ae4
 def _write(path:Path, todo:list, kind:str, shorter_side:int, quality:int, strict:bool, skipped:dict, bar):
     "One tar"
-    with atomic_path(path) as tmp, tarfile.open(tmp, 'w', format=tarfile.USTAR_FORMAT) as tar:
+    with atomic_path(path) as tmp, tarfile.open(tmp, 'w', format=tarfile.PAX_FORMAT) as tar:
         for key,src,captions in todo:
             bar.update()
             try: image = as_jpeg(src, shorter_side, quality)
@@ -255,10 +258,13 @@ def shard_table(
     "The pictures of shards as files, and their table"
     shards,rows,folder = Shards(list(map(Path, files))),{},Path(folder)
     for _,s in progress(shards.stream(None, strict=strict), 'pictures', len(shards), quiet):
-        path = folder/f'{s.stem}.jpg'
-        if not path.exists() or path.stat().st_size!=len(s.image): write_bytes(path, s.image)
-        row = rows.setdefault(s.stem, dict(image_id=s.image_id, path=str(path), split=split, captions=[]))
+        same = rows.get(s.stem, {}).get('picture') in (None, hashlib.sha256(s.image).hexdigest())
+        stem,name = (s.stem, s.image_id) if same else (s.key.replace('/', '_'),)*2 # another picture of that name
+        path = folder/f'{stem}.jpg'
+        row = rows.setdefault(stem, dict(image_id=name, path=str(path), split=split, captions=[], picture=hashlib.sha256(s.image).hexdigest()))
+        if not row['captions'] and (not path.exists() or path.read_bytes()!=s.image): write_bytes(path, s.image)
         row['captions'] += [c for c in s.captions if c not in row['captions']]
+    for row in rows.values(): del row['picture']
     if not rows: raise InputError(f'{len(list(files))} shards hold no sample that can be read: {shards.problems[:1] or ["they are empty"]}')
     table = make_table(list(rows.values()), root=folder)
     return Table(table.rows, table.report|(dict(shards=shards.problems) if shards.problems else {}), table.root)
@@ -285,8 +291,9 @@ def prepare_shards(
     check_ranges(cfg, dict(per_shard=(1, 10**9), shorter_side=(0, 10**5), quality=(1, 95)))
     if not cfg.data: raise InputError('data is empty: name the captions, --data DATA.')
     out,name = Path(out or 'shards'),cfg.name or cfg.split
-    table = read_captions(find_path(cfg.data), images=find_path(cfg.images) if cfg.images else None, strict=cfg.strict).split(cfg.split)
-    table = Table(table.rows[table.rows.path.notna() & table.rows.captions.map(len).gt(0)], table.report, table.root)
+    table = read_captions(find_path(cfg.data), images=find_path(cfg.images) if cfg.images else None, strict=cfg.strict)
+    rows = table.rows.assign(split=table.rows.split.replace('restval', 'train')) # as everywhere here
+    table = Table(rows[rows.path.notna() & rows.captions.map(len).gt(0)].reset_index(drop=True), table.report, table.root).split(cfg.split)
     files,skipped = write_shards(table, out, name, cfg.kind, cfg.per_shard, cfg.shorter_side, cfg.quality, cfg.strict)
     for k,why in list(skipped.items())[:5]: print(f'left out: {k}: {why}', file=sys.stderr)
     names = read_json(out/'datasets.json') if (out/'datasets.json').exists() else {}

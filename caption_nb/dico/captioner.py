@@ -200,7 +200,7 @@ def tokens(self:DicoCaptioner, images)->Tensor: # (b, r, d)
     "Image tokens of RGB pictures; ready features are given back"
     if isinstance(images, Tensor): return images.to(self.device).float()
     if self.encoder is None: raise InputError('this captioner was made for ready features and has no encoder; load it with an encoder to caption pictures.')
-    return self.encoder(torch.stack([self.encoder.transform(im) for im in images]).to(self.device))
+    return self.encoder(torch.stack([self.encoder.transform(im) for im in images])).to(self.device)
 
 @patch
 def caption_batch(self:DicoCaptioner, images:list)->list[Caption]:

@@ -8,6 +8,7 @@ __all__ = ['KEPT', 'DicoConfig', 'check_dico', 'split_heads', 'join_heads', 'Enc
 
 # %% ../../nbs/dico/00_model.ipynb #3e292b63
 from dataclasses import dataclass
+import numpy as np
 import torch
 from fastcore.basics import patch
 from torch import Tensor, nn
@@ -199,13 +200,17 @@ def token_logp(
     kept:int=KEPT,     # scores in memory
 )->Tensor:             # (m,) float32
     "Log-probabilities of given tokens, several of which may follow one state"
-    def total(h, w): return (h@w.T).float().logsumexp(-1)
+    with torch.autocast(hidden.device.type, enabled=False): # short numbers would not cancel between two captioners that hardly differ
+        return _token_logp(hidden.float(), weight.float(), state, ids, smoothing, kept)
+
+def _token_logp(hidden:Tensor, weight:Tensor, state:Tensor, ids:Tensor, smoothing:float, kept:int)->Tensor:
+    def total(h, w): return (h@w.T).logsumexp(-1)
     size = max(1, kept//len(weight))
     again = len(hidden)>size and torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
     run = (lambda h: checkpoint(total, h, weight, use_reentrant=False)) if again else lambda h: total(h, weight)
     lse = torch.cat([run(h) for h in hidden.split(size)])[state]
-    own = (hidden[state]*weight[ids]).sum(-1).float()-lse
-    return own if not smoothing else (1-smoothing)*own+smoothing*((hidden@weight.mean(0)).float()[state]-lse)
+    own = (hidden[state]*weight[ids]).sum(-1)-lse
+    return own if not smoothing else (1-smoothing)*own+smoothing*((hidden@weight.mean(0))[state]-lse)
 
 # %% ../../nbs/dico/00_model.ipynb #2adac34d
 @dataclass
@@ -224,7 +229,7 @@ def grow_tree(
 )->Tree:           # on the CPU
     "Which beginnings there are"
     rows,lengths,trees = ids.tolist(),mask.sum(-1).tolist(),[]
-    node = torch.zeros(ids.shape, dtype=torch.long)
+    node = np.zeros(ids.shape, np.int64)
     for i,captions in enumerate(rows):
         tokens,parents,at = [begin],[-1],{}
         for j,caption in enumerate(captions):
@@ -237,11 +242,14 @@ def grow_tree(
                 here = at[key]
         trees.append((tokens, parents))
     m = max((len(x) for x,_ in trees), default=1)
-    token,depth,seen = torch.full((len(rows), m), begin),torch.zeros(len(rows), m, dtype=torch.long),torch.eye(m, dtype=torch.bool).repeat(len(rows), 1, 1)
+    token,seen = np.full((len(rows), m), begin),np.zeros((len(rows), 1, m, m), bool)
     for i,(tokens,parents) in enumerate(trees):
-        token[i, :len(tokens)] = torch.tensor(tokens)
-        for a,p in enumerate(parents[1:], 1): depth[i, a] = depth[i, p]+1; seen[i, a] |= seen[i, p]
-    return Tree(token, depth, seen[:, None], node, torch.tensor([len(x) for x,_ in trees]))
+        token[i, :len(tokens)],own = tokens,seen[i, 0]
+        own[0, 0] = True
+        for a,p in enumerate(parents[1:], 1): own[a] = own[p]; own[a, a] = True
+    seen[..., range(m), range(m)] = True
+    depth = seen[:, 0].sum(-1)-1
+    return Tree(*map(torch.from_numpy, (token, depth, seen)), torch.from_numpy(node), torch.tensor([len(x) for x,_ in trees]))
 
 # %% ../../nbs/dico/00_model.ipynb #1e3706da
 @patch

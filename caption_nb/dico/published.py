@@ -11,7 +11,6 @@ import fnmatch, shutil
 from pathlib import Path
 import torch
 from open_clip.tokenizer import SimpleTokenizer
-from safetensors.torch import save_file
 from ..core import InputError, atomic_path, read_json, write_json
 from .captioner import ClipWords, DicoCaptioner, load_dico
 from .model import DicoConfig
@@ -122,7 +121,7 @@ def save_public(
     tower = getattr(model.encoder.model, 'vision_model', model.encoder.model).state_dict()
     state,c,folder = to_public(model.net.state_dict(), model.cfg, {k:v for k,v in tower.items() if not k.endswith('position_ids')}),model.cfg,Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(folder/'model.safetensors') as tmp: save_file({k:v.contiguous().clone() for k,v in state.items()}, tmp)
+    with atomic_path(folder/'pytorch_model.bin') as tmp: torch.save({k:v.detach().cpu().contiguous().clone() for k,v in state.items()}, tmp)
     text = dict(model_type='bert', hidden_size=c.width, num_hidden_layers=c.layers, num_attention_heads=c.heads, intermediate_size=c.hidden, max_position_embeddings=c.image_positions, d_embed=c.d)
     write_json(folder/'config.json', dict(model_type='vision-encoder-decoder', encoder=dict(model_type='vision-encoder-encoder', vision_encoder=tower_config(model.encoder.model.config.to_dict()), encoder=text),
-        decoder=dict(model_type='gpt2', add_cross_attention=True, n_embd=c.width, n_layer=c.layers, n_head=c.heads, n_positions=c.positions, vocab_size=c.vocab_size, resid_pdrop=c.dropout)))
+        decoder=dict(model_type='gpt2', add_cross_attention=True, n_embd=c.width, n_layer=c.layers, n_head=c.heads, n_positions=c.positions, vocab_size=c.vocab_size, resid_pdrop=c.dropout, bos_token_id=c.begin, eos_token_id=c.end, pad_token_id=c.pad), decoder_start_token_id=c.begin, pad_token_id=c.pad, eos_token_id=c.end))

@@ -7,6 +7,7 @@ __all__ = ['RANGES', 'PLACES', 'FREE', 'DicoXEConfig', 'published_xe', 'words_of
            'train_dico_xe', 'make_dico', 'xe_facts', 'fit_dico_xe', 'identity']
 
 # %% ../../nbs/dico/01_train.ipynb #ba7d1149
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
@@ -65,6 +66,7 @@ class DicoXEConfig:
     log_every:int = 10              # steps between log lines
     beam_size:int = 5               # captions kept by the search
     max_len:int = 30                # tokens of a caption at most, the begin mark included
+    train_len:int = 0               # tokens of a training caption at most, marks included; 0: as max_len
     length_penalty:float = 1.       # power of the length that divides a sum of log-probabilities
     judge:str = ''                  # weights of a judge for PAC-S beside the other scores; '' asks none
     precision:str = 'auto'          # auto, fp32, bf16
@@ -72,14 +74,14 @@ class DicoXEConfig:
     seed:int = 0                    # of everything that is drawn
 
 # %% ../../nbs/dico/01_train.ipynb #5502e9dd
-RANGES = LOOP_RANGES|dict(views=(0, MANY), n_train=(0, MANY), n_val=(0, MANY), n_test=(0, MANY), n_toy=(1, MANY), width=(1, MANY), layers=(1, MANY), heads=(1, MANY), hidden=(1, MANY), dropout=(0, .99), smoothing=(0, .99),
+RANGES = LOOP_RANGES|dict(views=(1, MANY), n_train=(0, MANY), n_val=(0, MANY), n_test=(0, MANY), n_toy=(1, MANY), width=(1, MANY), layers=(1, MANY), heads=(1, MANY), hidden=(1, MANY), dropout=(0, .99), smoothing=(0, .99),
     captions=(0, MANY), beam_size=(1, MANY), max_len=(2, 77), length_penalty=(0, MANY), k=(1, MANY), beta=(0, MANY), tau=(0, MANY), keep=(0, MANY), own_words=(0, MANY), temperature=(1e-3, MANY),
-    cider_weight=(0, MANY), consensus_weight=(0, MANY), neighbours=(1, MANY), sharpness=(0, MANY), clip_weight=(0, MANY), patience=(0, MANY)) # of the configs here
+    cider_weight=(0, MANY), consensus_weight=(0, MANY), neighbours=(1, MANY), sharpness=(0, MANY), clip_weight=(0, MANY), train_len=(0, 77)) # of the configs here
 PLACES = 76 # of a published training caption, behind the begin mark
 
 def published_xe(data:str='toy', encoder:str='open_clip:ViT-L-14-quickgelu/openai')->DicoXEConfig:
-    "The first stage of the released code, its batch of 1,024 pairs as 205 pictures of five"
-    return DicoXEConfig(data=data, encoder=encoder, width=512, layers=3, heads=8, hidden=2048, dropout=.1, pad_in_loss=True, steps=10_000, batch_size=205, lr=2.5e-4, warmup=.05, schedule='constant', weight_decay=0., beta2=.999, clip=0., ema=0.,
+    "The first stage of the released code, its batch of 1,024 pairs as 205 pictures of five; captions are in the form of `train.stage`, without punctuation"
+    return DicoXEConfig(data=data, encoder=encoder, train_len=77, n_val=0, width=512, layers=3, heads=8, hidden=2048, dropout=.1, pad_in_loss=True, steps=10_000, batch_size=205, lr=2.5e-4, warmup=.05, schedule='constant', weight_decay=0., beta2=.999, clip=0., ema=0.,
                         eval_every=200, save_every=200, log_every=5, precision='bf16', seed=42)
 
 # %% ../../nbs/dico/01_train.ipynb #a3e8f2e2
@@ -164,15 +166,16 @@ def xe_facts(cfg:DicoXEConfig, world:str, table:Table, model:DicoCaptioner, enco
 
 def fit_dico_xe(model:DicoCaptioner, train:Features, val:Features|None, cfg:DicoXEConfig, run:Run, more=(), quiet:bool=False):
     "The loop on cross-entropy"
-    ids,mask = encode_groups(model.words, training_texts(train.table), cfg.max_len, cfg.pad_in_loss)
+    ids,mask = encode_groups(model.words, training_texts(train.table), cfg.train_len or cfg.max_len, cfg.pad_in_loss)
     check = Validation(val, cfg.n_val, more) if val is not None and len(val) else None
+    if check is None and cfg.select: print(f'there are no validation pictures to choose weights by ({cfg.select}): the last ones are kept.', file=sys.stderr)
     loop = Loop(model, CaptionGroups(train, ids, mask, cfg.views, cfg.captions), xe(cfg.smoothing), loop_config(cfg), state=run/'state', run=run, evaluate=check, select=cfg.select or None,
                 identity=identity(cfg, data=train.table.fingerprint(), encoder=getattr(model.encoder, 'fingerprint', train.store.key)))
     loop.resume() # refuses a state of other settings before anything of the old run is touched
     if loop.accel.is_main_process: run.start(to_dict(cfg), system='dico', stage='xe')
     loop.fit(quiet)
 
-FREE = 'device save_every log_every eval_every n_test n_val beam_size length_penalty share_references data images epochs steps encoder run judge patience'.split() # settings that do not shape the weights
+FREE = 'device save_every log_every eval_every n_test n_val beam_size length_penalty share_references data images epochs steps encoder run judge'.split() # settings that do not shape the weights
 
 def identity(cfg, **marks)->dict:
     "What a saved training state belongs to: every setting that shapes the weights, and marks of what went in"

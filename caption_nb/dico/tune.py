@@ -7,7 +7,7 @@ __all__ = ['OBJECTIVES', 'PRESETS', 'DicoTuneConfig', 'check_tune', 'published_t
            'train_dico', 'objective_of', 'fit_dico', 'facts_of']
 
 # %% ../../nbs/dico/01b_tune.ipynb #5d3507a1
-import copy
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from accelerate import PartialState
@@ -18,7 +18,7 @@ from .train import RANGES, DicoXEConfig, encode_groups, identity, known_values, 
 from ..models.vision import load_vision
 from ..runs import Run, device_name, is_finished, read_log
 from ..train.dico import HOWS, dico, dico_line
-from ..train.loop import Loop, loop_config
+from ..train.loop import MANY, Loop, loop_config
 from ..train.rewarding import file_mark, make_reward, reward_marks
 from ..train.scst import BASELINES, UNFINISHED, Health, Pictures, health_line, scst
 from ..train.stage import Features, Validation, base_of, check_select, features_of, finish_stage, load_data, parts_of, say_problems, training_texts
@@ -34,8 +34,8 @@ class DicoTuneConfig:
     objective:str = 'dico'          # dico, or scst: policy gradients on the same reward
     k:int = 5                       # captions per picture and step
     beta:float = .2                 # dico: how far the captioner may move; smaller is farther
-    tau:float = 300.                # dico: on the distance of a loser to the winner; 0: all losers count the same, inf: the worst alone
-    how:str = 'beam'                # where captions come from: beam, sample
+    tau:float = 300.                # dico: on the distance of a loser to the winner; 0: all losers count the same; very large, such as 1e6: the worst alone
+    how:str = ''                    # dico: where captions come from: beam, which '' is, or sample; scst samples
     temperature:float = 1.          # of the sampling
     keep:float = 0.                 # dico: weight of a penalty for winners that have become less likely
     own_words:float = 0.            # dico: weight of cross-entropy on the pictures' own captions
@@ -75,10 +75,12 @@ class DicoTuneConfig:
 # %% ../../nbs/dico/01b_tune.ipynb #08d9c9a9
 def check_tune(cfg, judge:str=''):
     "Refuse what cannot work before anything is read"
-    check_ranges(cfg, {k:v for k,v in RANGES.items() if k!='dropout'}) # a switch here
+    check_ranges(cfg, {k:v for k,v in RANGES.items() if k!='dropout'}|dict(views=(0, MANY))) # dropout is a switch here
+    if 'PAC-S' in cfg.select and not judge: raise InputError(f'weights are to be chosen by {cfg.select}, which needs a judge: --judge WEIGHTS, here or in the first stage; or --select val.CIDEr.')
     check_select(cfg.select, known_values(judge))
-    for k,known in dict(objective=OBJECTIVES, how=HOWS, baseline=BASELINES, unfinished=UNFINISHED).items():
+    for k,known in dict(objective=OBJECTIVES, how=('', *HOWS), baseline=BASELINES, unfinished=UNFINISHED).items():
         if getattr(cfg, k) not in known: raise InputError(f'{k} is {getattr(cfg, k)!r}; known: {", ".join(known)}.')
+    if cfg.objective=='scst' and cfg.how=='beam': raise InputError('how is beam, but scst draws its captions; leave how empty.')
     if cfg.k<2: raise InputError(f'k is {cfg.k}; a winner and a loser need two captions or more.')
     if not (cfg.cider_weight or cfg.consensus_weight or cfg.clip_weight): raise InputError('cider_weight, consensus_weight and clip_weight are all 0: there is no reward to train on.')
 
@@ -148,19 +150,22 @@ def train_dico(
 def objective_of(cfg:DicoTuneConfig, reward, reference:DicoCaptioner, max_len:int):
     "The objective that the config asks for, of captions with `max_len` tokens"
     decoding = dict(max_len=max_len, temperature=cfg.temperature)
-    if cfg.objective=='dico': return dico(reward, reference, cfg.k, cfg.beta, cfg.tau, cfg.how, cfg.keep, cfg.own_words, cfg.unfinished, cfg.dropout, **decoding)
+    if cfg.objective=='dico': return dico(reward, reference, cfg.k, cfg.beta, cfg.tau, cfg.how or 'beam', cfg.keep, cfg.own_words, cfg.unfinished, cfg.dropout, **decoding)
     return scst(reward, cfg.k, cfg.baseline, cfg.unfinished, cfg.dropout, reference, cfg.log_every, **decoding)
 
 def fit_dico(model:DicoCaptioner, train:Features, reward, val:Features|None, cfg:DicoTuneConfig, first:DicoXEConfig, base:Path, run:Run, mark:str='', more=(), quiet:bool=False):
     "The loop on the reward; the start's weights are among those to choose from"
-    reference = copy.deepcopy(model).requires_grad_(False).eval()
+    reference = DicoCaptioner(model.cfg, model.words) # without its image encoder, which is large
+    reference.net.load_state_dict(model.net.state_dict())
+    reference.to(model.device).requires_grad_(False).eval()
     objective = objective_of(cfg, reward, reference, first.max_len-1)
     say = dico_line if cfg.objective=='dico' else health_line
     health,check = Health(quiet, say=say),Validation(val, first.n_val, more) if val is not None and len(val) else None
+    if check is None and cfg.select: print(f'there are no validation pictures to choose weights by ({cfg.select}): the last ones are kept.', file=sys.stderr)
     views = min(cfg.views or first.views, first.views)
     data = Pictures(train, len(train), views) if not cfg.own_words else CaptionGroups(train, *encode_groups(model.words, training_texts(train.table), first.max_len), views)
     loop = Loop(model, data, objective, loop_config(cfg), state=run/'state', run=run, evaluate=check, select=cfg.select or None, watch=health,
-                identity=identity(cfg, data=train.table.fingerprint(), encoder=mark, start=file_mark(base/'model'/'model.safetensors'), **reward_marks(cfg, reward)))
+                identity=identity(cfg, data=train.table.fingerprint(), encoder=mark, start=file_mark(base/'model'/'model.safetensors'), search=f'{first.max_len} {first.beam_size} {first.length_penalty}', **reward_marks(cfg, reward)))
     begun = loop.resume() # refuses a state of other settings before anything of the old run is touched
     if loop.accel.is_main_process:
         run.start(to_dict(cfg), system='dico', stage=cfg.objective)

@@ -69,7 +69,8 @@ class Mixture:
 
     def scored(self, images, texts:list, finished=None)->tuple[np.ndarray, dict]: # (b, n), and (b, n) by name
         "The reward of each caption, and what each part gave before it was weighted"
-        found = {k:_checked(k, reward(images, texts, finished), texts) for k,(_,reward) in self.parts.items()}
+        with torch.autocast('cuda', enabled=False), torch.autocast('cpu', enabled=False): # differences of rewards are small beside the steps of short numbers
+            found = {k:_checked(k, reward(images, texts, finished), texts) for k,(_,reward) in self.parts.items()}
         return sum(w*found[k] for k,(w,_) in self.parts.items()), found
 
     def __call__(self, images, texts:list, finished=None)->np.ndarray: return self.scored(images, texts, finished)[0] # (b, n)

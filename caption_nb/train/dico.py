@@ -73,15 +73,15 @@ def dico(
     mixture = as_mixture(reward)
     def objective(captioner, batch:dict)->tuple[Tensor, int, dict]:
         drawn = captioner.propose(batch, k, how, seeds=batch.get('seeds'), **decoding)
-        texts,_ = spoken(captioner, drawn, unfinished)
-        r,parts = mixture.scored(batch['rows'].cpu().numpy(), texts, drawn.finished.cpu().numpy())
+        texts,finished = spoken(captioner, drawn, unfinished)
+        r,parts = mixture.scored(batch['rows'].cpu().numpy(), texts, finished)
         ref = under(reference, batch, drawn)
-        with in_mode(captioner, dropout): logp = captioner.logp(batch, drawn.ids, drawn.mask)
+        with in_mode(captioner, dropout):
+            logp = captioner.logp(batch, drawn.ids, drawn.mask)
+            own = captioner.logp(batch, batch['ids'], batch['mask']).sum()/batch['mask'].sum() if own_words else 0.
         there = drawn.mask.any(-1)
         loss,info = dico_loss(logp, ref, torch.as_tensor(r, device=logp.device), beta, tau, there, keep)
-        total = loss.sum()
-        if own_words: total = total-own_words*len(loss)*captioner.logp(batch, batch['ids'], batch['mask']).sum()/batch['mask'].sum()
-        return total, len(loss), per_picture(r, info, drawn, texts, (logp.detach()-ref).double().cpu().numpy(), parts)
+        return loss.sum()-own_words*len(loss)*own, len(loss), per_picture(r, info, drawn, texts, (logp.detach()-ref).double().cpu().numpy(), parts)
     objective.summary = dico_values
     return objective
 

@@ -403,7 +403,7 @@ class Similarities:
         if len(row): self.table[row, token] = self.cosines(row, token)
         self.asked,self.new = max(self.asked, ids.numel()),self.new+len(row)
 
-    def numbers(self, rows)->Tensor: return torch.arange(len(self.table), device=self.table.device)[rows]
+    def numbers(self, rows)->Tensor: return torch.arange(len(self.table))[rows.cpu() if isinstance(rows, Tensor) else rows].to(self.table.device)
 
     def cosines(self, row:Tensor, token:Tensor)->Tensor:
         "Cosines (m,) of pairs of a row and a token"
