@@ -25,8 +25,6 @@ from ..train.stage import Features, Validation, base_of, check_select, features_
 from ..train.xe import CaptionGroups
 
 # %% ../../nbs/dico/01b_tune.ipynb #46f02618
-OBJECTIVES = ('dico', 'scst')
-
 @dataclass
 class DicoTuneConfig:
     "One second stage, from a finished cross-entropy run to scores"
@@ -73,6 +71,8 @@ class DicoTuneConfig:
     seed:int = 0                    # of everything that is drawn
 
 # %% ../../nbs/dico/01b_tune.ipynb #08d9c9a9
+OBJECTIVES = ('dico', 'scst')
+
 def check_tune(cfg, judge:str=''):
     "Refuse what cannot work before anything is read"
     check_ranges(cfg, {k:v for k,v in RANGES.items() if k!='dropout'}|dict(views=(0, MANY))) # dropout is a switch here
