@@ -10,7 +10,7 @@ import dataclasses
 from pathlib import Path
 import torch
 from fastcore.basics import patch
-from huggingface_hub import ModelHubMixin, snapshot_download
+from huggingface_hub import ModelHubMixin
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from ..core import Caption, Captioner, InputError, atomic_path, make_config, rea
 from ..models.clipfiles import load_clip_tokenizer
 from ..models.decode import SEARCHES, DecodeConfig, Proposals, as_proposals, check_config
 from ..models.vision import load_vision, save_vision
-from ..models.weights import load_into, load_state
+from ..models.weights import from_hub, load_into, load_state
 from .model import DicoConfig, DicoNet
 from .search import beam_candidates
 
@@ -243,10 +243,4 @@ def load_dico(
     return model.to(device).eval()
 
 # %% ../../nbs/dico/00b_captioner.ipynb #9dc551e1
-def _from_pretrained(cls, *, model_id, revision=None, cache_dir=None, local_files_only=True, token=None, **kw):
-    "A folder, or a repository of the hub"
-    folder = model_id if Path(model_id).is_dir() else snapshot_download(model_id, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token)
-    given = kw.get('encoder') # the mixin also passes what config.json says, which is a name
-    return load_dico(folder, kw.get('device', 'cpu'), None if isinstance(given, str) else given)
-
-DicoCaptioner._from_pretrained = classmethod(_from_pretrained)
+DicoCaptioner._from_pretrained = classmethod(from_hub(load_dico))

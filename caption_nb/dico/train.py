@@ -75,8 +75,7 @@ class DicoXEConfig:
 
 # %% ../../nbs/dico/01_train.ipynb #5502e9dd
 RANGES = LOOP_RANGES|dict(views=(1, MANY), n_train=(0, MANY), n_val=(0, MANY), n_test=(0, MANY), n_toy=(1, MANY), width=(1, MANY), layers=(1, MANY), heads=(1, MANY), hidden=(1, MANY), dropout=(0, .99), smoothing=(0, .99),
-    captions=(0, MANY), beam_size=(1, MANY), max_len=(2, 77), length_penalty=(0, MANY), k=(1, MANY), beta=(0, MANY), tau=(0, MANY), keep=(0, MANY), own_words=(0, MANY), temperature=(1e-3, MANY),
-    cider_weight=(0, MANY), consensus_weight=(0, MANY), neighbours=(1, MANY), sharpness=(0, MANY), clip_weight=(0, MANY), train_len=(0, 77)) # of the configs here
+    captions=(0, MANY), beam_size=(1, MANY), max_len=(2, 77), length_penalty=(0, MANY), train_len=(0, 77)) # of the config here
 PLACES = 76 # of a published training caption, behind the begin mark
 
 def published_xe(data:str='toy', encoder:str='open_clip:ViT-L-14-quickgelu/openai')->DicoXEConfig:

@@ -7,7 +7,7 @@ __all__ = ['TENSORS', 'KINDS', 'TOY_PARTS', 'BUILD', 'EXCUSES', 'STORAGES', 'REA
            'missing_files', 'weight_roots', 'downloads_allowed', 'is_hub_name', 'in_hub_cache', 'can_be_made',
            'making_allowed', 'find_local', 'find_weights', 'file_kind', 'unwrap', 'load_state', 'StateDiff',
            'compare_state', 'load_into', 'first_line', 'check_found', 'hash_file', 'hash_files', 'hash_state',
-           'state_table']
+           'state_table', 'from_hub']
 
 # %% ../../nbs/models/05_weights.ipynb #08124506
 import fnmatch, hashlib, os, pickle, re, subprocess, sys, zipfile
@@ -409,3 +409,14 @@ def state_table(
                  largest=str(tuple(v.shape))) for k,v in sorted(state.items(), key=lambda kv: -kv[1].numel())]
     how = dict(tensors='sum', numbers='sum', dtype='first', largest='first')
     return pd.DataFrame(rows).groupby('group', sort=False).agg(how).reset_index()
+
+# %% ../../nbs/models/05_weights.ipynb #8951c0b6
+def from_hub(
+    load, # (folder, device, encoder) -> captioner
+):        # what the mixin calls as `_from_pretrained`
+    "A folder, or a repository of the hub, by `load`"
+    def find(cls, *, model_id, revision=None, cache_dir=None, local_files_only=True, token=None, **kw):
+        folder = model_id if Path(model_id).is_dir() else snapshot_download(model_id, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token)
+        given = kw.get('encoder') # the mixin also passes what config.json says, which is a name
+        return load(folder, kw.get('device', 'cpu'), None if isinstance(given, str) else given)
+    return find

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 import torch
 from fastcore.basics import patch
-from huggingface_hub import ModelHubMixin, snapshot_download
+from huggingface_hub import ModelHubMixin
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,7 +22,7 @@ from ..models.decode import DecodeConfig, Proposals, as_proposals, decode
 from ..models.lm import PrefixLM, attention_bias
 from ..models.mappers import make_mapper, prefix_similarity
 from ..models.vision import load_vision, save_vision
-from ..models.weights import LOCAL, load_into, load_state
+from ..models.weights import LOCAL, from_hub, load_into, load_state
 from .mask import SparseMask, check_mask, compact
 from ..rewards.consensus import load_neighbours, save_neighbours
 
@@ -334,13 +334,7 @@ def load_prefix_captioner(
     return model.to(device).eval()
 
 # %% ../../nbs/opg/00_prefix.ipynb #208aaee5
-def _from_pretrained(cls, *, model_id, revision=None, cache_dir=None, local_files_only=True, token=None, **kw):
-    "A folder, or a repository of the hub"
-    folder = model_id if Path(model_id).is_dir() else snapshot_download(model_id, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token)
-    given = kw.get('encoder') # the mixin also passes what config.json says, which is a name
-    return load_prefix_captioner(folder, kw.get('device', 'cpu'), None if isinstance(given, str) else given)
-
-PrefixCaptioner._from_pretrained = classmethod(_from_pretrained)
+PrefixCaptioner._from_pretrained = classmethod(from_hub(load_prefix_captioner))
 
 # %% ../../nbs/opg/00_prefix.ipynb #5d51fe95
 @patch

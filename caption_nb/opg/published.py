@@ -25,7 +25,7 @@ from ..models.xvlm import XvlmEncoder, build_swin, config_from_shapes, fill_swin
 from .prefix import TIED, PrefixCaptioner, PrefixConfig
 from .scst import default_scst, published_scst
 from .train import RANGES, XEConfig
-from ..train.stage import features_of, finish_stage, load_data, parts_of, say_problems
+from ..train.stage import features_of, finish_stage, load_data, parts_of, preset_of, say_problems
 from ..runs import Run, device_name
 
 # %% ../../nbs/opg/00b_published.ipynb #d0b664db
@@ -211,9 +211,7 @@ def load_preset(
     name:str,   # one of its names
 ):              # the stage's config
     "A preset by its name"
-    known = PRESETS.get(stage, {})
-    if name not in known: raise InputError(f'preset {name!r}: '+(f'those of {stage} are {", ".join(known)}.' if known else f'{stage} has none.'))
-    return known[name]()
+    return preset_of(PRESETS, stage, name)
 
 # %% ../../nbs/opg/00b_published.ipynb #419f0d31
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['VALUES', 'load_data', 'say_problems', 'Features', 'one_thread', 'features_of', 'parts_of', 'caption_form',
-           'training_texts', 'check_select', 'Validation', 'caption_part', 'score_part', 'finish_stage', 'base_of']
+           'training_texts', 'check_select', 'Validation', 'caption_part', 'score_part', 'finish_stage', 'base_of',
+           'preset_of']
 
 # %% ../../nbs/train/06_stage.ipynb #368a9d7a
 import sys
@@ -234,3 +235,14 @@ def base_of(
     if base.is_file(): raise InputError(f'{base} is a file, and a run is a folder. If it is a checkpoint of the public code, make a run of it first: capnb train opg.published --file {base} --data DATA --out RUN')
     if base.resolve()==Path(out).resolve(): raise InputError(f'{base} is the run itself; give {what} a folder of its own.')
     return base
+
+# %% ../../nbs/train/06_stage.ipynb #fd1016bb
+def preset_of(
+    presets:dict, # stage -> name -> function that gives a config
+    stage:str,
+    name:str,
+):                # the stage's config
+    "A preset by its name"
+    known = presets.get(stage, {})
+    if name not in known: raise InputError(f'preset {name!r}: '+(f'those of {stage} are {", ".join(known)}.' if known else f'{stage} has none.'))
+    return known[name]()
