@@ -6,7 +6,7 @@
 __all__ = ['SYSTEMS', 'captioner_folder', 'load', 'content_mark', 'caption_to_file', 'captioner_key']
 
 # %% ../../nbs/app/00_systems.ipynb #86893c16
-import glob, hashlib, json, os, re
+import glob, hashlib, json, os, re, time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -116,7 +116,7 @@ def caption_to_file(
         together() # nobody writes before all have read
         with open(part, 'ab') as f:
             if not f.tell(): _line(f, dict(key=key))
-            for c in progress(captioner.stream(Pairs(todo), batch_size, strict), 'captions', len(todo), quiet or rank>0): _line(f, c.to_dict()|dict(content=marks[c.image_id]))
+            for c in _timed(progress(captioner.stream(Pairs(todo), batch_size, strict), 'captions', len(todo), quiet or rank>0), todo): _line(f, c|dict(content=marks[c['image_id']]))
         together()
         have = _known(out, key, marks)
         order = [k for k,_ in pairs if k in have]+[k for k in have if k not in marks]
@@ -128,6 +128,14 @@ def caption_to_file(
         return [Caption.from_dict(have[k]) for k in order], _gather(captioner.skipped, state) if n>1 else captioner.skipped
 
 # %% ../../nbs/app/00_systems.ipynb #f4b9ce76
+def _timed(captions, pairs):
+    "Objects of captions with `file`, where the picture is one, and `seconds` since the one before; the first of a batch has those of its batch"
+    files,last = {k:{'file':str(src)} for k,src in pairs if isinstance(src, (str, Path))},time.perf_counter()
+    for c in captions:
+        now = time.perf_counter()
+        yield c.to_dict()|files.get(c.image_id, {})|dict(seconds=round(now-last, 3))
+        last = time.perf_counter()
+
 def _line(f, d:dict):
     "One JSON line, on the disk when this returns"
     f.write(json.dumps(d, ensure_ascii=False).encode('utf-8')+b'\n')
