@@ -26,8 +26,12 @@ def unit_rows(
     top = np.abs(x).max(1, initial=0)
     bad = ~np.isfinite(top) | (top==0)
     if bad.any(): raise InputError(_bad_row(x, bad, name, first))
-    x = np.ldexp(x, -np.frexp(top)[1][:,None])
-    return x/np.sqrt(np.einsum('nd,nd->n', x, x))[:,None]
+    far = (top<1e-15) | (top>1e15)
+    if far.any(): x[far] = np.ldexp(x[far], -np.frexp(top[far])[1][:,None])
+    length = np.sqrt(np.einsum('nd,nd->n', x, x, dtype=np.float64))
+    off = np.abs(length-1)>1.5e-7 # what division leaves is below
+    if off.any(): x /= np.where(off, length, 1).astype(np.float32)[:,None]
+    return x
 
 def _bad_row(x, bad, name, first)->str:
     "The error for rows without direction"
