@@ -58,8 +58,8 @@ def _full_precision():
     try: yield
     finally: torch.set_float32_matmul_precision(before)
 
-def _parts(n:int, width:int)->list: # so many rows at a time that a product (rows, width) has 64 MB at most
-    step = max(1, 2**24//max(width, 1))
+def _parts(x:Tensor, width:int)->list: # so many rows at a time that a product (rows, width) has 16 MB at most, on a GPU 256
+    n,step = len(x),max(1, 2**(26 if x.is_cuda else 22)//max(width, 1))
     return [slice(i, min(i+step, n)) for i in range(0, n, step)]
 
 # %% ../../nbs/models/07_nearest.ipynb #d35ea8eb
@@ -67,7 +67,7 @@ def _pool(q:Tensor, keys:_Rows, m:int, block:int)->tuple: # (b, m) similarities 
     "The best `m` in single precision"
     best,rows = q.new_empty(len(q), 0),torch.empty(len(q), 0, dtype=torch.long, device=q.device)
     for at,x in keys.blocks(block):
-        found = [(q[p]@x.T).topk(min(m, len(x))) for p in _parts(len(q), len(x))]
+        found = [(q[p]@x.T).topk(min(m, len(x))) for p in _parts(q, len(x))]
         best = torch.cat([best, torch.cat([f.values for f in found])], 1)
         rows = torch.cat([rows, torch.cat([f.indices for f in found])+at], 1)
         best,order = best.topk(min(m, best.shape[1]))
@@ -76,7 +76,7 @@ def _pool(q:Tensor, keys:_Rows, m:int, block:int)->tuple: # (b, m) similarities 
 
 def _again(q:Tensor, keys:_Rows, rows:Tensor)->Tensor: # (b, m) float32
     "Similarities of these rows in double precision, rounded to single"
-    out = [(q[p].double()[:,None]*keys[rows[p].flatten()].view(*rows[p].shape, -1).double()).sum(-1).float() for p in _parts(len(q), 4*rows.shape[1]*q.shape[1])]
+    out = [(q[p].double()[:,None]*keys[rows[p].flatten()].view(*rows[p].shape, -1).double()).sum(-1).float() for p in _parts(q, 4*rows.shape[1]*q.shape[1])]
     return torch.cat(out)
 
 # %% ../../nbs/models/07_nearest.ipynb #c326db44
@@ -90,7 +90,7 @@ def _slowly(q:Tensor, keys:_Rows, k:int, block:int)->tuple:
     best = torch.empty(len(q), 0, dtype=torch.long, device=q.device)
     for at,x in keys.blocks(block):
         x,rows = x.double(),torch.arange(at, at+len(x), device=q.device)
-        found = [_ranked((q[p].double()@x.T).float(), rows).topk(min(k, len(x))).values for p in _parts(len(q), 4*len(x))]
+        found = [_ranked((q[p].double()@x.T).float(), rows).topk(min(k, len(x))).values for p in _parts(q, 4*len(x))]
         best = torch.cat([best, torch.cat(found)], 1)
         best = best.topk(min(k, best.shape[1])).values
     rows = 2**32-1-(best&(2**32-1))
@@ -151,7 +151,7 @@ def _stream(q:Tensor, memory:_Rows, temperature:float, block:int, wide:bool)->Te
     r,z,a = (q.new_full(s, fill, dtype=torch.float64) for s,fill in (((len(q), 1), -torch.inf), ((len(q), 1), 0.), (q.shape, 0.)))
     for _,x in memory.blocks(block):
         x = x.double() if wide else x
-        for p in _parts(len(q), len(x)*(2 if wide else 1)):
+        for p in _parts(q, len(x)*(2 if wide else 1)):
             s = (q[p]@x.T).div_(temperature)
             top = torch.maximum(r[p], s.amax(1, keepdim=True).double())
             e,old = s.sub_(top.to(s.dtype)).exp_(),(r[p]-top).exp_()
