@@ -140,7 +140,7 @@ def pick_phrases(
 )->np.ndarray:          # (b, n) int32 phrase numbers, -1 where there are no more
     "The phrases of the prompt"
     rows = np.where(found['similarity']>=least, found['phrase'], -1)
-    if not heads and similar>=1: return _filled([r[r>=0][:n] for r in rows], n)
+    if not heads and similar>=1 and n<=rows.shape[1]: return rows[:,:n].astype(np.int32) # cosines fall along a row, so what is left out stands at its end
     if heads and texts is None or similar<1 and vectors is None: raise InputError('heads needs the texts of the phrases, similar below 1 needs their vectors.')
     nouns = {i:head_noun(texts[i]) for i in np.unique(rows) if i>=0} if heads else {}
     return _filled([_apart(r[r>=0], n, vectors, similar, nouns) for r in rows], n)
