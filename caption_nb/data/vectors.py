@@ -8,6 +8,7 @@ __all__ = ['FORMAT', 'unit_rows', 'write_vectors', 'Vectors', 'write_derived', '
 # %% ../../nbs/data/04b_vectors.ipynb #fe6203b2
 import hashlib, json, zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
@@ -49,6 +50,12 @@ def _names(path)->tuple: # of array, ids, and facts
     path = path if path.suffix=='.npy' else path.with_name(path.name+'.npy')
     return path, path.with_suffix('.ids.npy'), path.with_suffix('.json')
 
+@contextmanager
+def _writing(path):
+    "Say which file it is that cannot be written"
+    try: yield
+    except OSError as e: raise InputError(f'{path} cannot be written: {e.strerror or e}. Make room, or give another place.') from None
+
 def _check_ids(ids, path)->np.ndarray:
     "Ids as int64, each once"
     ids = np.asarray(ids)
@@ -73,15 +80,16 @@ def write_vectors(
     "Keep unit vectors on disk"
     if dtype not in ('float16', 'float32'): raise InputError(f'dtype is {dtype!r}; vectors are kept as float16 or float32.')
     (path,at,note),blocks = _names(path),[blocks] if hasattr(blocks, 'ndim') else blocks
-    note.unlink(missing_ok=True)
     ids = None if ids is None else _check_ids(ids, at)
-    with atomic_path(path) as tmp, open(tmp, 'r+b') as f:
-        shape,crc = _write_blocks(f, blocks, path, dtype)
-        ids = np.arange(shape[0], dtype='<i8') if ids is None else ids
-        if len(ids)!=shape[0]: raise InputError(f'{path}: {len(ids)} ids for {shape[0]} rows.')
-    with atomic_path(at) as tmp, open(tmp, 'wb') as f: np.save(f, ids)
-    about = dict(format=FORMAT, shape=list(shape), dtype=dtype, crc=crc, ids=zlib.crc32(ids), facts=facts or {})
-    write_json(note, about|dict(key=hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]))
+    with _writing(path):
+        note.unlink(missing_ok=True)
+        with atomic_path(path) as tmp, open(tmp, 'r+b') as f:
+            shape,crc = _write_blocks(f, blocks, path, dtype)
+            ids = np.arange(shape[0], dtype='<i8') if ids is None else ids
+            if len(ids)!=shape[0]: raise InputError(f'{path}: {len(ids)} ids for {shape[0]} rows.')
+        with atomic_path(at) as tmp, open(tmp, 'wb') as f: np.save(f, ids)
+        about = dict(format=FORMAT, shape=list(shape), dtype=dtype, crc=crc, ids=zlib.crc32(ids), facts=facts or {})
+        write_json(note, about|dict(key=hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]))
     return Vectors(path)
 
 def _write_blocks(f, blocks, path, dtype)->tuple:
@@ -182,9 +190,10 @@ def write_derived(
     "Keep an array with what it was made from"
     path,_,note = _names(path)
     array = np.ascontiguousarray(array)
-    note.unlink(missing_ok=True)
-    with atomic_path(path) as tmp, open(tmp, 'wb') as f: np.save(f, array)
-    write_json(note, dict(format=FORMAT, shape=list(array.shape), crc=zlib.crc32(array), made=made))
+    with _writing(path):
+        note.unlink(missing_ok=True)
+        with atomic_path(path) as tmp, open(tmp, 'wb') as f: np.save(f, array)
+        write_json(note, dict(format=FORMAT, shape=list(array.shape), crc=zlib.crc32(array), made=made))
 
 def read_derived(
     path,
