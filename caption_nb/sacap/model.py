@@ -6,7 +6,7 @@
 __all__ = ['WORDS', 'RANGES', 'NEW', 'TIED', 'SacapConfig', 'check_sacap', 'default', 'published', 'MappingNetwork',
            'GatedAttention', 'gate_cross', 'build_gpt', 'with_cross', 'SacapLM', 'SacapNet', 'seen_positions']
 
-# %% ../../nbs/sacap/04_model.ipynb #a6ddaecd
+# %% ../../nbs/sacap/04_model.ipynb #337a1b9e
 from copy import deepcopy
 from dataclasses import dataclass, replace
 import torch
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from transformers import GPT2LMHeadModel
 from transformers.models.gpt2.modeling_gpt2 import GPT2Attention
 from ..core import InputError, check_ranges
-from ..models.lm import ATTENTION, PrefixLM
+from ..models.lm import PrefixLM
 from ..models.weights import load_into
 
-# %% ../../nbs/sacap/04_model.ipynb #25a8363f
+# %% ../../nbs/sacap/04_model.ipynb #ab32c66e
 @dataclass
 class SacapConfig:
     "The captioner's choices; the defaults are those of new runs, `published()` has those of the released code"
@@ -50,7 +50,7 @@ class SacapConfig:
     stop:int = 13                # id of the full stop, which ends a caption
     pad:int = 50256              # id of the padding, which is GPT-2's end mark
 
-# %% ../../nbs/sacap/04_model.ipynb #da959afd
+# %% ../../nbs/sacap/04_model.ipynb #a4cdb608
 WORDS = dict(cross=('plain', 'gated', 'off'), positions=('index', 'mask', 'released'), hard_prompt_of=('caption', 'image'), sentence=('first', 'stop'), score_norm=('total', 'new'), cleanup=('new', 'colon'))
 RANGES = dict(d=(1, 10**6), width=(1, 10**6), r=(1, 10**6), k=(1, 1000), hidden=(1, 10**6), hard_len=(0, 1000), n_phrases=(0, 1000), max_len=(2, 1000), temperature=(1e-6, 1e6), noise=(0, 1e6), beam_size=(1, 1000), max_new=(1, 1000), length_penalty=(-10, 10)) # of `SacapConfig`
 
@@ -70,7 +70,7 @@ def published(**changes)->SacapConfig:
     "The choices of the released code; others by name"
     return check_sacap(replace(SacapConfig(positions='released', strip_phrases=False, tidy=False, sentence='stop', ban_end=False, cleanup='colon'), **changes))
 
-# %% ../../nbs/sacap/04_model.ipynb #670533ca
+# %% ../../nbs/sacap/04_model.ipynb #37b08aee
 class MappingNetwork(nn.Module):
     "A vector of CLIP's common space (b, d) as a soft prompt (b, k, h)"
     def __init__(self,
@@ -87,7 +87,7 @@ class MappingNetwork(nn.Module):
         x = self.fc1(x.to(self.fc1.weight.dtype)).relu()
         return self.fc3(self.fc2(x).relu()).view(len(x), self.k, self.h)
 
-# %% ../../nbs/sacap/04_model.ipynb #5f0bd03e
+# %% ../../nbs/sacap/04_model.ipynb #41340b7c
 class GatedAttention(GPT2Attention):
     "The library's cross-attention times a learned gate"
     def __init__(self, config, layer:int):
@@ -106,7 +106,7 @@ def gate_cross(gpt:GPT2LMHeadModel)->GPT2LMHeadModel:
         block.crossattention = gated
     return gpt
 
-# %% ../../nbs/sacap/04_model.ipynb #07920117
+# %% ../../nbs/sacap/04_model.ipynb #db502982
 NEW = ('*.crossattention.*', '*.ln_cross_attn.*') # what a language model of text alone has not
 
 def build_gpt(
@@ -132,7 +132,7 @@ def with_cross(
     new.tie_weights()
     return new
 
-# %% ../../nbs/sacap/04_model.ipynb #96d4ff6d
+# %% ../../nbs/sacap/04_model.ipynb #e4d819b7
 class SacapLM(PrefixLM):
     "A GPT-2 that never writes some tokens"
     def __init__(self,
@@ -149,7 +149,7 @@ class SacapLM(PrefixLM):
         logp = super().next_logp(hidden)
         return logp.index_fill(1, torch.tensor(self.banned, device=logp.device), -torch.inf) if self.banned else logp
 
-# %% ../../nbs/sacap/04_model.ipynb #130dc71b
+# %% ../../nbs/sacap/04_model.ipynb #59845e77
 TIED = 'lm.gpt.lm_head.weight' # the word embeddings once more; not saved
 
 class SacapNet(nn.Module):
@@ -171,7 +171,7 @@ class SacapNet(nn.Module):
         if x.shape[1:]!=(self.cfg.d,): raise InputError(f'the soft prompt is made of {tuple(x.shape)}; this captioner wants (b, {self.cfg.d}).')
         return self.mapper(x+self.cfg.noise*torch.randn_like(x) if self.training and self.cfg.noise else x)
 
-# %% ../../nbs/sacap/04_model.ipynb #b7859094
+# %% ../../nbs/sacap/04_model.ipynb #19ee9c92
 def seen_positions(
     mask:Tensor, # (b, c) 1 visible
 )->Tensor:       # (b, c+1) position ids, the last one of the place that follows
@@ -202,7 +202,7 @@ def looked_at(self:SacapNet, batch:dict)->Tensor|None: # (b, r, h)
     if grid.shape[1:]!=(c.r, c.width): raise InputError(f'features are {tuple(grid.shape[1:])} per picture; this captioner was made for {(c.r, c.width)} ({c.encoder or "its encoder"}).')
     return self.adapter(grid.to(self.mapper.fc1.weight.dtype)).contiguous()
 
-# %% ../../nbs/sacap/04_model.ipynb #b5a44728
+# %% ../../nbs/sacap/04_model.ipynb #d7170567
 @patch
 def logp(self:SacapNet,
     batch:dict,          # see `context`
@@ -216,12 +216,12 @@ def logp(self:SacapNet,
 
 @patch
 def loss(self:SacapNet,
-    batch:dict,         # see `context`; `ids` and `mask` (b, n, t) behind the colon; perhaps `weight` (b, n)
+    batch:dict,         # see `context`; `ids` and `mask` (b, n, t) behind the colon; perhaps `weight` (b, n), and `first` (b, n, 1), what stands in the colon's place
     smoothing:float=0., # label smoothing
 )->tuple[Tensor, Tensor, dict]: # sum over tokens, number of tokens, {}: what `train.loop.Loop` takes
     "Cross-entropy of captions, colon included"
     ids,mask = batch['ids'],batch['mask']
     mask = torch.cat([mask[..., :1], mask], -1) # a caption that is not there has no colon
-    ids = torch.cat([torch.full_like(ids[..., :1], self.cfg.colon), ids], -1)
+    ids = torch.cat([batch['first'] if 'first' in batch else torch.full_like(ids[..., :1], self.cfg.colon), ids], -1)
     lp = self.logp(batch, ids, mask, smoothing, colon=False)
     return -(lp*batch['weight'] if 'weight' in batch else lp).sum(),mask.sum(),{}
