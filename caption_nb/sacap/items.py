@@ -7,7 +7,7 @@ __all__ = ['SHORT', 'SENTENCES', 'hard_prompt_text', 'vary_phrases', 'first_sent
            'padded', 'encode', 'hard_items', 'train_items', 'batch_of', 'check_marks', 'public_rows', 'after_colon',
            'plain_caption', 'clean_caption']
 
-# %% ../../nbs/sacap/04a_items.ipynb #b0c7307a
+# %% ../../nbs/sacap/04a_items.ipynb #fe3a53b6
 import re
 from dataclasses import dataclass
 import torch
@@ -16,7 +16,7 @@ from ..core import InputError
 from ..models.text import token_id
 from .model import SacapConfig
 
-# %% ../../nbs/sacap/04a_items.ipynb #9317de7e
+# %% ../../nbs/sacap/04a_items.ipynb #7d4f0bd9
 def hard_prompt_text(
     phrases,          # best first
     n:int=3,          # how many
@@ -25,7 +25,7 @@ def hard_prompt_text(
     "The text of a hard prompt"
     return ','.join(p.strip('.') if strip else p for p in list(phrases)[:n])
 
-# %% ../../nbs/sacap/04a_items.ipynb #013e601e
+# %% ../../nbs/sacap/04a_items.ipynb #783e93dc
 def vary_phrases(
     phrases,            # of one caption, best first
     n:int,              # how many would be used
@@ -38,7 +38,7 @@ def vary_phrases(
     if shuffle: rng.shuffle(kept)
     return kept
 
-# %% ../../nbs/sacap/04a_items.ipynb #10f6df8d
+# %% ../../nbs/sacap/04a_items.ipynb #bf3d0482
 SHORT = set('mr mrs ms dr st jr sr prof gen col sgt lt capt rev hon ave blvd rd mt ft no vs etc inc ltd co corp dept est approx a.m p.m u.s u.k u.s.a d.c e.g i.e'.split()) # words that a full stop does not end
 
 def first_sentence(text:str)->str:
@@ -55,7 +55,7 @@ def first_stop(text:str)->str:
 
 SENTENCES = dict(first=first_sentence, stop=first_stop)
 
-# %% ../../nbs/sacap/04a_items.ipynb #b2f26f3a
+# %% ../../nbs/sacap/04a_items.ipynb #29e0f5e9
 def target_text(
     caption:str,
     c:SacapConfig, # `sentence`, `tidy`
@@ -65,7 +65,7 @@ def target_text(
     text = SENTENCES[c.sentence](text)
     return (text.rstrip(' .') if c.tidy else text)+'.'
 
-# %% ../../nbs/sacap/04a_items.ipynb #4343c4a9
+# %% ../../nbs/sacap/04a_items.ipynb #df172f06
 @dataclass
 class Items:
     "What the network reads and writes, one row per caption or picture"
@@ -90,7 +90,7 @@ def encode(tokenizer, texts)->list[list[int]]:
     "Ids of texts; what looks like a mark of the tokenizer is text"
     return tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)['input_ids'] if len(texts) else []
 
-# %% ../../nbs/sacap/04a_items.ipynb #35ad804b
+# %% ../../nbs/sacap/04a_items.ipynb #def846f2
 def hard_items(
     tokenizer,
     phrases,         # of each picture, best first
@@ -119,7 +119,7 @@ def batch_of(items:Items)->dict: # `hard`, `hard_mask` (b, p), and where there a
     out = dict(hard=items.hard, hard_mask=items.hard_mask)
     return out if items.ids is None else out|dict(first=items.first[:, None], ids=items.ids[:, None], mask=items.mask[:, None])
 
-# %% ../../nbs/sacap/04a_items.ipynb #9bfb45cd
+# %% ../../nbs/sacap/04a_items.ipynb #f279d680
 def check_marks(tokenizer, c:SacapConfig)->SacapConfig:
     "Refuse a tokenizer that the captioner was not made for"
     found = dict(colon=token_id(tokenizer, ':'), stop=token_id(tokenizer, '.'), pad=tokenizer.eos_token_id)
@@ -127,7 +127,7 @@ def check_marks(tokenizer, c:SacapConfig)->SacapConfig:
     if wrong: raise InputError(f'The tokenizer does not belong to this captioner: {"; ".join(wrong)}.')
     return c
 
-# %% ../../nbs/sacap/04a_items.ipynb #66414e6c
+# %% ../../nbs/sacap/04a_items.ipynb #63634625
 def public_rows(
     items:Items,     # with captions or without
     c:SacapConfig,
@@ -140,7 +140,7 @@ def public_rows(
     labels = torch.cat([(c.pad*one).expand(b, c.k+items.hard.shape[1]), tail.masked_fill(seen==0, c.pad)], 1)
     return ids,torch.cat([one.expand(b, c.k), items.hard_mask, seen], 1),labels
 
-# %% ../../nbs/sacap/04a_items.ipynb #d9585a3e
+# %% ../../nbs/sacap/04a_items.ipynb #39d67fe9
 def after_colon(text:str)->str:
     "The caption in a decoded prompt with what was written behind it, as released"
     return text.split(':')[-1].split('.')[0].rstrip().lower()+'.'
@@ -153,7 +153,7 @@ def clean_caption(
     tokenizer,
     ids,            # tokens written
     c:SacapConfig,  # `cleanup`, `stop`
-    prompt='',      # text in front of them, needed where `cleanup` is colon
+    prompt=':',     # text in front of them, which ends in a colon
 )->str:
     "A caption from tokens"
     if c.cleanup=='colon': return after_colon(prompt+tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
