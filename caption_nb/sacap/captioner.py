@@ -6,7 +6,7 @@
 __all__ = ['TextStore', 'make_store', 'project', 'nearest', 'guide', 'SacapCaptioner', 'check_encoder', 'new_sacap',
            'save_stores', 'load_store', 'load_sacap']
 
-# %% ../../nbs/sacap/04c_captioner.ipynb #fc28a4fa
+# %% ../../nbs/sacap/04c_captioner.ipynb #e04ef6b4
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from .decode import beam_captions
 from .items import batch_of, check_marks, clean_caption, hard_items
 from .model import TIED, SacapConfig, SacapLM, SacapNet, build_gpt, check_sacap, default, with_cross
 
-# %% ../../nbs/sacap/04c_captioner.ipynb #d3f1606d
+# %% ../../nbs/sacap/04c_captioner.ipynb #a200bf4b
 @dataclass
 class TextStore:
     "Unit text features with the ids of their texts"
@@ -54,7 +54,7 @@ def make_store(
     if not first: raise InputError(f'{name or "text store"}: no texts.')
     return TextStore(clip.text_features(list(first)).cpu(), torch.tensor(list(first.values())), list(first) if keep else None, name)
 
-# %% ../../nbs/sacap/04c_captioner.ipynb #283f9c8f
+# %% ../../nbs/sacap/04c_captioner.ipynb #49528e1a
 def project(
     f:Tensor,          # (b, d) unit vectors of pictures
     memory:Tensor,     # (m, d) unit text vectors
@@ -75,7 +75,7 @@ def nearest(
     top = (f@store.features.to(f).T).topk(min(n, len(store)), -1).indices
     return [[store.texts[i] for i in row] for row in top.tolist()]
 
-# %% ../../nbs/sacap/04c_captioner.ipynb #c0de759b
+# %% ../../nbs/sacap/04c_captioner.ipynb #db07a38f
 def guide(
     f:Tensor,                 # (b, d) unit vectors of pictures
     memory:TextStore|None,    # None: there is none
@@ -87,7 +87,7 @@ def guide(
         if wanted and there is None: raise InputError(f'this captioner has no {what}; give it one with `make_store`, or build it with {"project=False" if what=="memory" else "n_phrases=0"}.')
     return (project(f, memory.features, c.temperature) if c.project else f),nearest(f, phrases, c.n_phrases) if c.n_phrases else [[] for _ in f]
 
-# %% ../../nbs/sacap/04c_captioner.ipynb #c5c353a0
+# %% ../../nbs/sacap/04c_captioner.ipynb #9413a0b5
 class SacapCaptioner(Captioner, nn.Module, ModelHubMixin):
     "CLIP, the network, and what it knows of text"
     def __init__(self,
@@ -116,7 +116,7 @@ def check_encoder(encoder, c:SacapConfig):
     wrong = [f'{k} is {v} there and {getattr(c, k)} here' for k,v in found.items() if v!=getattr(c, k)]
     if wrong: raise InputError(f'{encoder.name} does not belong to this captioner: {"; ".join(wrong)}.')
 
-# %% ../../nbs/sacap/04c_captioner.ipynb #295ee0ab
+# %% ../../nbs/sacap/04c_captioner.ipynb #4e04ae23
 def new_sacap(
     lm:PrefixLM,                  # a trained language model with its tokenizer
     encoder:ClipEncoder,          # sees
@@ -133,7 +133,7 @@ def new_sacap(
         torch.manual_seed(seed)
         return SacapCaptioner(cfg, SacapLM(with_cross(lm.gpt, cfg.cross, seed), tok, '.'), encoder, memory, phrases)
 
-# %% ../../nbs/sacap/04c_captioner.ipynb #16fa6a57
+# %% ../../nbs/sacap/04c_captioner.ipynb #07d35ecb
 @patch
 @torch.no_grad()
 def guided(self:SacapCaptioner,
@@ -160,7 +160,7 @@ def logp(self:SacapCaptioner,
     "How likely the given captions are; positions as in training"
     return self.net.logp(self.guided(batch), ids, mask, smoothing)
 
-# %% ../../nbs/sacap/04c_captioner.ipynb #a1e10322
+# %% ../../nbs/sacap/04c_captioner.ipynb #4313b810
 @patch
 @torch.no_grad()
 def propose(self:SacapCaptioner,
@@ -186,7 +186,7 @@ def text(self:SacapCaptioner, ids)->str:
     "The caption of tokens; without a tokenizer, the ids"
     return clean_caption(self.lm.tokenizer, ids, self.cfg) if self.lm.tokenizer is not None else ' '.join(map(str, ids))
 
-# %% ../../nbs/sacap/04c_captioner.ipynb #37ff4c90
+# %% ../../nbs/sacap/04c_captioner.ipynb #c7bade50
 @patch
 @torch.no_grad()
 def caption_features(self:SacapCaptioner,
@@ -220,7 +220,7 @@ def caption_batch(self:SacapCaptioner, images:list)->list[Caption]:
     "Captions of RGB pictures"
     return self.caption_features(self.tokens(images))
 
-# %% ../../nbs/sacap/04c_captioner.ipynb #c699b161
+# %% ../../nbs/sacap/04c_captioner.ipynb #419d7e1d
 def save_stores(
     stores:dict, # name -> `TextStore` or None
     folder:Path,
@@ -239,7 +239,7 @@ def load_store(folder:Path, name:str)->TextStore|None:
     if {'features', 'ids'}-set(state) or not isinstance(rest, dict): raise InputError(f'{folder/name}.safetensors and .json are not those of a text store. Copy the folder again.')
     return TextStore(state['features'], state['ids'], rest.get('texts'), rest.get('name', ''))
 
-# %% ../../nbs/sacap/04c_captioner.ipynb #a548aaa4
+# %% ../../nbs/sacap/04c_captioner.ipynb #fccd2689
 @patch
 def _save_pretrained(self:SacapCaptioner, save_directory):
     "Write the captioner's folder"
@@ -277,5 +277,5 @@ def load_sacap(
     if encoder is not None: encoder.to(device)
     return model.to(device).eval()
 
-# %% ../../nbs/sacap/04c_captioner.ipynb #e0676987
+# %% ../../nbs/sacap/04c_captioner.ipynb #648f2250
 SacapCaptioner._from_pretrained = classmethod(from_hub(load_sacap))
