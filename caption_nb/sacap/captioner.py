@@ -6,7 +6,7 @@
 __all__ = ['TextStore', 'make_store', 'project', 'nearest', 'guide', 'SacapCaptioner', 'check_encoder', 'new_sacap',
            'save_stores', 'load_store', 'load_sacap']
 
-# %% ../../nbs/sacap/04c_captioner.ipynb #e04ef6b4
+# %% ../../nbs/sacap/04c_captioner.ipynb #af2bcebe
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from .decode import beam_captions
 from .items import batch_of, check_marks, clean_caption, hard_items
 from .model import TIED, SacapConfig, SacapLM, SacapNet, build_gpt, check_sacap, default, with_cross
 
-# %% ../../nbs/sacap/04c_captioner.ipynb #a200bf4b
+# %% ../../nbs/sacap/04c_captioner.ipynb #9db041c8
 @dataclass
 class TextStore:
     "Unit text features with the ids of their texts"
@@ -54,7 +54,7 @@ def make_store(
     if not first: raise InputError(f'{name or "text store"}: no texts.')
     return TextStore(clip.text_features(list(first)).cpu(), torch.tensor(list(first.values())), list(first) if keep else None, name)
 
-# %% ../../nbs/sacap/04c_captioner.ipynb #49528e1a
+# %% ../../nbs/sacap/04c_captioner.ipynb #7277661f
 def project(
     f:Tensor,          # (b, d) unit vectors of pictures
     memory:Tensor,     # (m, d) unit text vectors
@@ -75,19 +75,21 @@ def nearest(
     top = (f@store.features.to(f).T).topk(min(n, len(store)), -1).indices
     return [[store.texts[i] for i in row] for row in top.tolist()]
 
-# %% ../../nbs/sacap/04c_captioner.ipynb #db07a38f
+# %% ../../nbs/sacap/04c_captioner.ipynb #b8e10550
 def guide(
     f:Tensor,                 # (b, d) unit vectors of pictures
     memory:TextStore|None,    # None: there is none
     phrases:TextStore|None,
     c:SacapConfig,            # `project`, `temperature`, `n_phrases`
+    known:list|None=None,     # phrases of each picture, where they were found before
 )->tuple[Tensor, list]:       # (b, d) what the soft prompt is made of; phrases of each picture
     "What a picture's vector says in text"
-    for what,there,wanted in (('memory', memory, c.project), ('phrases', phrases, c.n_phrases)):
+    for what,there,wanted in (('memory', memory, c.project), ('phrases', phrases, c.n_phrases and known is None)):
         if wanted and there is None: raise InputError(f'this captioner has no {what}; give it one with `make_store`, or build it with {"project=False" if what=="memory" else "n_phrases=0"}.')
-    return (project(f, memory.features, c.temperature) if c.project else f),nearest(f, phrases, c.n_phrases) if c.n_phrases else [[] for _ in f]
+    soft = project(f, memory.features, c.temperature) if c.project else f
+    return soft,[list(p)[:c.n_phrases] for p in known] if known is not None else nearest(f, phrases, c.n_phrases)
 
-# %% ../../nbs/sacap/04c_captioner.ipynb #9413a0b5
+# %% ../../nbs/sacap/04c_captioner.ipynb #2037a118
 class SacapCaptioner(Captioner, nn.Module, ModelHubMixin):
     "CLIP, the network, and what it knows of text"
     def __init__(self,
@@ -116,7 +118,7 @@ def check_encoder(encoder, c:SacapConfig):
     wrong = [f'{k} is {v} there and {getattr(c, k)} here' for k,v in found.items() if v!=getattr(c, k)]
     if wrong: raise InputError(f'{encoder.name} does not belong to this captioner: {"; ".join(wrong)}.')
 
-# %% ../../nbs/sacap/04c_captioner.ipynb #4e04ae23
+# %% ../../nbs/sacap/04c_captioner.ipynb #7c154dfd
 def new_sacap(
     lm:PrefixLM,                  # a trained language model with its tokenizer
     encoder:ClipEncoder,          # sees
@@ -133,18 +135,18 @@ def new_sacap(
         torch.manual_seed(seed)
         return SacapCaptioner(cfg, SacapLM(with_cross(lm.gpt, cfg.cross, seed), tok, '.'), encoder, memory, phrases)
 
-# %% ../../nbs/sacap/04c_captioner.ipynb #07d35ecb
+# %% ../../nbs/sacap/04c_captioner.ipynb #8b7cccdc
 @patch
 @torch.no_grad()
 def guided(self:SacapCaptioner,
-    batch:dict,  # `features` (b, r, width); perhaps `global` (b, d) unit vectors, `soft` (b, d), `hard` and `hard_mask` (b, p)
-)->dict:         # the same, with what was missing and, where phrases were looked for, `phrases`
+    batch:dict,  # `features` (b, r, width); perhaps `global` (b, d) unit vectors, `phrases` of each picture, `soft` (b, d), `hard` and `hard_mask` (b, p)
+)->dict:         # the same, with what was missing
     "A batch with soft and hard prompt, worked out once"
     if {'soft', 'hard', 'hard_mask'} <= set(batch): return batch
     if 'global' not in batch:
         if self.encoder is None: raise InputError('this captioner was made for ready features and has no encoder; a batch then needs `global`, the unit vectors of its pictures.')
         batch['global'] = self.encoder.clip.project(batch['features']).to(batch['features'])
-    soft,words = guide(batch['global'], self.memory, self.phrases, self.cfg)
+    soft,words = guide(batch['global'], self.memory, self.phrases, self.cfg, batch.get('phrases'))
     made = batch_of(hard_items(self.lm.tokenizer, words, self.cfg))
     made = {k:x.to(soft.device) for k,x in made.items()}|dict(soft=soft, phrases=words)
     for k,x in made.items(): batch.setdefault(k, x)
@@ -160,7 +162,7 @@ def logp(self:SacapCaptioner,
     "How likely the given captions are; positions as in training"
     return self.net.logp(self.guided(batch), ids, mask, smoothing)
 
-# %% ../../nbs/sacap/04c_captioner.ipynb #4313b810
+# %% ../../nbs/sacap/04c_captioner.ipynb #47a8947b
 @patch
 @torch.no_grad()
 def propose(self:SacapCaptioner,
@@ -186,13 +188,14 @@ def text(self:SacapCaptioner, ids)->str:
     "The caption of tokens; without a tokenizer, the ids"
     return clean_caption(self.lm.tokenizer, ids, self.cfg) if self.lm.tokenizer is not None else ' '.join(map(str, ids))
 
-# %% ../../nbs/sacap/04c_captioner.ipynb #c7bade50
+# %% ../../nbs/sacap/04c_captioner.ipynb #6935b2a1
 @patch
 @torch.no_grad()
 def caption_features(self:SacapCaptioner,
     features:Tensor,   # (b, r, width) grid tokens
     ids=None,          # b image ids
     vectors=None,      # (b, d) the pictures' unit vectors; None: worked out by the encoder
+    phrases=None,      # b lists of phrases, best first; None: looked up
 )->list[Caption]:
     "Captions of ready features, with phrases and the other candidates, best first"
     if self.lm.tokenizer is None: raise InputError('this captioner has no tokenizer and knows ids only; load it with the tokenizer of its language model.')
@@ -200,10 +203,11 @@ def caption_features(self:SacapCaptioner,
     self.eval()
     batch = dict(features=features.to(self.device).float())
     if vectors is not None: batch['global'] = vectors.to(self.device).float()
+    if phrases is not None: batch['phrases'] = phrases
     batch,out = self.guided(batch),[]
     for i,hs in enumerate(beam_captions(self.net, batch)):
         some = [dict(text=self.text(h.ids), score=h.score, logp=h.logp) for h in hs]
-        extra = dict(phrases=batch['phrases'][i])|({} if hs[0].finished else dict(cut_off=True))
+        extra = dict(phrases=batch['phrases'][i][:self.cfg.n_phrases])|({} if hs[0].finished else dict(cut_off=True))
         out.append(Caption(None if ids is None else ids[i], some[0]['text'], some[0]['score'], some[1:], extra))
     return out
 
@@ -220,7 +224,7 @@ def caption_batch(self:SacapCaptioner, images:list)->list[Caption]:
     "Captions of RGB pictures"
     return self.caption_features(self.tokens(images))
 
-# %% ../../nbs/sacap/04c_captioner.ipynb #419d7e1d
+# %% ../../nbs/sacap/04c_captioner.ipynb #bedb45b9
 def save_stores(
     stores:dict, # name -> `TextStore` or None
     folder:Path,
@@ -239,7 +243,7 @@ def load_store(folder:Path, name:str)->TextStore|None:
     if {'features', 'ids'}-set(state) or not isinstance(rest, dict): raise InputError(f'{folder/name}.safetensors and .json are not those of a text store. Copy the folder again.')
     return TextStore(state['features'], state['ids'], rest.get('texts'), rest.get('name', ''))
 
-# %% ../../nbs/sacap/04c_captioner.ipynb #fccd2689
+# %% ../../nbs/sacap/04c_captioner.ipynb #37da88e8
 @patch
 def _save_pretrained(self:SacapCaptioner, save_directory):
     "Write the captioner's folder"
@@ -277,5 +281,5 @@ def load_sacap(
     if encoder is not None: encoder.to(device)
     return model.to(device).eval()
 
-# %% ../../nbs/sacap/04c_captioner.ipynb #648f2250
+# %% ../../nbs/sacap/04c_captioner.ipynb #45b827d6
 SacapCaptioner._from_pretrained = classmethod(from_hub(load_sacap))
