@@ -316,10 +316,12 @@ def step(self:PrefixLM,
 def reorder(self:PrefixLM,
     state:State,  # used up
     rows:Tensor,  # rows to go on with: may repeat, reorder, leave out
-    pictures:bool=True, # keys and values of the pictures go with their rows; False: they stay where they are, and `rows` has as many for each, in order
+    pictures=True,# keys and values of the pictures go with their rows; False: they stay where they are; a tensor: these pictures go on. Then `rows` has as many for each picture, in order
 )->State:
     "The state whose rows are `rows` of the given one"
-    (state.cache if pictures or state.cross is None else state.cache.self_attention_cache).batch_select_indices(rows)
+    if pictures is True or state.cross is None: state.cache.batch_select_indices(rows)
+    else: state.cache.self_attention_cache.batch_select_indices(rows)
+    if isinstance(pictures, Tensor) and state.cross is not None: state.cache.cross_attention_cache.batch_select_indices(pictures)
     return State(state.cache, state.position[rows], None if state.bias is None else state.bias[rows], state.cross)
 
 # %% ../../nbs/models/01_lm.ipynb #259388a0

@@ -7,7 +7,7 @@ __all__ = ['Norm', 'norm_of', 'Pool', 'new_pool', 'keep_best', 'grow_pool', 'fin
 
 # %% ../../nbs/sacap/04b_decode.ipynb #e0cf9b8a
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 from ..models.decode import Hypothesis
@@ -39,6 +39,10 @@ class Pool:
     sums:Tensor    # (b, k) their sums
     size:Tensor    # (b, k) their tokens, the stop included
     done:Tensor    # (b,)
+
+    def take(self, rows:Tensor)->'Pool':
+        "These pictures alone"
+        return Pool(*(getattr(self, f.name)[rows] for f in fields(self)))
 
 def new_pool(b:int, k:int, length:int, device)->Pool:
     "One caption of nothing per picture, the other places far behind"
@@ -95,21 +99,28 @@ def beam_captions(
     net:SacapNet,      # in evaluation mode
     batch:dict,        # of b pictures, see `SacapNet.context`
     c:SacapConfig=None,# beam_size, max_new, score_norm, length_penalty; None: the network's own
-    check_every:int=4, # steps between questions whether all are done
+    check_every:int=4, # steps between questions which pictures are done
 )->list[list[Hypothesis]]: # per picture, best first
     "The k best captions of each picture"
     c = c or net.cfg
     b,k,norm,lm = len(batch['hard']),c.beam_size,norm_of(c),net.lm
     if not b: return []
     state,logp = lm.start(**net.context(batch, writing=True))
-    p,first = new_pool(b, k, c.max_new, logp.device),torch.arange(b, device=logp.device)[:, None]*k
-    state,logp = lm.reorder(state, torch.arange(b, device=logp.device).repeat_interleave(k), pictures=False),logp[:, None].expand(-1, k, -1)
+    p,out,left,dev = new_pool(b, k, c.max_new, logp.device),[None]*b,torch.arange(b),logp.device
+    state,logp = lm.reorder(state, left.to(dev).repeat_interleave(k), pictures=False),logp[:, None].expand(-1, k, -1)
     for n in range(c.max_new):
         p,parent = grow_pool(p, n, logp, c.stop, norm)
-        if n+1==c.max_new or n%check_every==check_every-1 and p.done.all(): break
-        state,logp = lm.step(lm.reorder(state, (parent+first).flatten(), pictures=False), p.ids[..., n].flatten())
-        logp = logp.unflatten(0, (b, k))
-    return hypotheses_of(finish_pool(p, norm), c.stop)
+        if n+1==c.max_new: break
+        rows,stay = parent+torch.arange(len(parent), device=dev)[:, None]*k,False
+        if n%check_every==check_every-1 and (done := p.done.cpu()).any(): # these leave
+            for i,hs in zip(left[done].tolist(), hypotheses_of(p.take(done.to(dev)), c.stop)): out[i] = hs
+            stay = (~done).nonzero()[:, 0].to(dev)
+            p,rows,left = p.take(stay),rows[stay],left[~done]
+            if not len(left): return out
+        state,logp = lm.step(lm.reorder(state, rows.flatten(), stay), p.ids[..., n].flatten())
+        logp = logp.unflatten(0, (len(left), k))
+    for i,hs in zip(left.tolist(), hypotheses_of(finish_pool(p, norm), c.stop)): out[i] = hs
+    return out
 
 def hypotheses_of(p:Pool, stop:int)->list[list[Hypothesis]]:
     "The finished captions as lists"
