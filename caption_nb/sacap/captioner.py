@@ -125,6 +125,7 @@ class SacapCaptioner(Captioner, nn.Module, ModelHubMixin):
     @property
     def device(self): return self.net.mapper.fc1.weight.device
 
+# %% ../../nbs/sacap/04c_captioner.ipynb #f511b9ab
 def check_encoder(encoder, c:SacapConfig):
     "Refuse an encoder without a common space, or of other sizes"
     if not isinstance(encoder, ClipEncoder) or encoder.pooled or not encoder.norm: raise InputError(f'{encoder.name} gives no grid tokens of a CLIP behind its last norm; take an encoder such as open_clip:ViT-B-32/openai.')
@@ -288,6 +289,7 @@ def _fresh_lm(folder:Path, c:SacapConfig)->SacapLM:
     try: return SacapLM(build_gpt(AutoConfig.from_pretrained(folder/'lm', **LOCAL), c.cross), AutoTokenizer.from_pretrained(folder/'lm', **LOCAL), c.stop)
     except Exception as e: raise InputError(f'{folder}/lm is damaged ({first_line(e)[:120]}). Train or copy it again.') from None
 
+# %% ../../nbs/sacap/04c_captioner.ipynb #0ee55878
 def load_sacap(
     folder,            # written by `save_pretrained`
     device:str='cpu',  # where it will run

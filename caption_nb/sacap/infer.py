@@ -71,6 +71,7 @@ def caption_test(
         out |= {c.image_id:c.text for c in found}
     return out
 
+# %% ../../nbs/sacap/04e_infer.ipynb #88b9bdb4
 def checkpoints(
     path, # captioner_<epoch>.pt, or a folder of such
 )->dict:  # epoch -> file, in order
