@@ -21,7 +21,11 @@ def _dico(folder, device):
     from caption_nb.dico.captioner import load_dico
     return load_dico(folder, device)
 
-SYSTEMS:dict[str,Callable] = dict(opg=_opg, dico=_dico) # name in config.json -> (folder, device) -> captioner
+def _sacap(folder, device):
+    from caption_nb.sacap.captioner import load_sacap
+    return load_sacap(folder, device)
+
+SYSTEMS:dict[str,Callable] = dict(opg=_opg, dico=_dico, sacap=_sacap) # name in config.json -> (folder, device) -> captioner
 
 def captioner_folder(
     where, # a captioner's folder, or a run folder with one in `model/`

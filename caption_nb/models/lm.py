@@ -45,7 +45,12 @@ def without_cudnn():
     finally: torch.backends.cuda.enable_cudnn_sdp(was)
 
 def _attention(module, query, key, value, attention_mask, **options):
-    "The library's fused attention, in float32 where the processor computes it, and without cuDNN"
+    "The library's fused attention, in float32 where the processor computes it, and without cuDNN; several rows that look at one picture ask it together"
+    if len(query)!=len(key):
+        n,t = len(query)//len(key),query.shape[2]
+        together = query.unflatten(0, (len(key), n)).transpose(1, 2).flatten(2, 3)  # (b, heads, n*t, e)
+        out,weights = _attention(module, together, key, value, None, **options)     # (b, n*t, heads, e)
+        return out.unflatten(1, (n, t)).flatten(0, 1),weights
     if query.device.type!='cpu' or query.dtype==torch.float32:
         with without_cudnn(): return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     mask = None if attention_mask is None else attention_mask.float() if attention_mask.is_floating_point() else attention_mask
@@ -311,9 +316,12 @@ def step(self:PrefixLM,
 def reorder(self:PrefixLM,
     state:State,  # used up
     rows:Tensor,  # rows to go on with: may repeat, reorder, leave out
+    pictures=True,# keys and values of the pictures go with their rows; False: they stay where they are; a tensor: these pictures go on. Then `rows` has as many for each picture, in order
 )->State:
     "The state whose rows are `rows` of the given one"
-    state.cache.batch_select_indices(rows)
+    if pictures is True or state.cross is None: state.cache.batch_select_indices(rows)
+    else: state.cache.self_attention_cache.batch_select_indices(rows)
+    if isinstance(pictures, Tensor) and state.cross is not None: state.cache.cross_attention_cache.batch_select_indices(pictures)
     return State(state.cache, state.position[rows], None if state.bias is None else state.bias[rows], state.cross)
 
 # %% ../../nbs/models/01_lm.ipynb #259388a0
