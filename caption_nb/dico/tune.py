@@ -4,24 +4,21 @@
 
 # %% auto #0
 __all__ = ['OBJECTIVES', 'RANGES', 'PRESETS', 'DicoTuneConfig', 'check_tune', 'published_tune', 'paper_config', 'load_preset',
-           'read_start', 'train_dico', 'objective_of', 'fit_dico', 'facts_of']
+           'read_start', 'train_dico', 'rewarded_by', 'objective_of', 'frozen_copy', 'fit_dico']
 
 # %% ../../nbs/dico/01b_tune.ipynb #5d3507a1
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from accelerate import PartialState
-from ..core import InputError, check_ranges, config_hash, find_path, make_config, pick_device, read_json, set_seed, to_dict
+from ..core import InputError, check_ranges, pick_device
 from ..data.table import Table
 from .captioner import DicoCaptioner, load_dico
-from .train import DicoXEConfig, encode_groups, identity, known_values, measures, published_xe
-from ..models.vision import load_vision
-from ..runs import Run, device_name, is_finished, read_log
+from .train import DicoXEConfig, encode_groups, known_values, measures, published_xe
+from ..runs import Run
 from ..train.dico import HOWS, dico, dico_line
 from ..train.loop import MANY, RANGES as LOOP_RANGES, Loop, loop_config
 from ..train.rewarding import file_mark, make_reward, reward_marks
 from ..train.scst import BASELINES, UNFINISHED, Health, Pictures, health_line, scst
-from ..train.stage import Features, Validation, base_of, check_select, features_of, finish_stage, load_data, parts_of, preset_of, say_problems, training_texts
+from ..train.stage import Ground, begin_stage, check_select, end_stage, identity, lay_ground, load_data, preset_of, read_first, run_loop, second_facts, stage_encoder, training_texts, validation_of
 from ..train.xe import CaptionGroups
 
 # %% ../../nbs/dico/01b_tune.ipynb #46f02618
@@ -109,13 +106,7 @@ def load_preset(
 # %% ../../nbs/dico/01b_tune.ipynb #cd12ce99
 def read_start(cfg:DicoTuneConfig, out)->tuple[Path, DicoXEConfig, dict]:
     "Folder, config and result of the run to start from"
-    base = base_of(cfg.run, out, 'the second stage')
-    if not is_finished(base): raise InputError(f'{base} holds no finished run; train one with capnb train dico.xe --out {cfg.run}.')
-    values = read_json(base/'config.json')
-    if (values.get('system'), values.get('stage'))!=('dico', 'xe'): raise InputError(f'{base} is a run of {values.get("system")} {values.get("stage")}; the second stage starts from one of dico xe.')
-    first = make_config(DicoXEConfig, {k:v for k,v in values.items() if k not in ('system', 'stage')}, f'{base}/config.json')
-    if cfg.views>first.views: raise InputError(f'views is {cfg.views}, but {base} has {first.views} of each picture; set it to {first.views} or less, or to 0 for all.')
-    return base,first,read_json(base/'result.json')
+    return read_first(cfg.run, out, 'dico', DicoXEConfig, cfg.views)
 
 def train_dico(
     cfg:DicoTuneConfig,   # every choice
@@ -128,22 +119,18 @@ def train_dico(
     judge = cfg.judge or first.judge
     check_tune(cfg, judge)
     device,run = pick_device(cfg.device),Run(out)
-    alone = PartialState(cpu=device=='cpu')
-    set_seed(cfg.seed)
+    state = begin_stage(cfg, device)
     table = load_data(first) if table is None else table
     model = load_dico(base/'model', device)
-    encoder = model.encoder or load_vision(str(find_path(first.encoder)), device=device) # a captioner of ready features has none of its own
-    with alone.main_process_first():
-        train = features_of(table.split('train'), encoder, first.views, first.strict)
-        parts = {k:features_of(t, encoder, strict=first.strict) for k,t in parts_of(table, first.n_test).items()}
-        reward,more = make_reward(cfg, train, training_texts(train.table), device),measures(judge, device)
-    if alone.is_main_process: say_problems(Table(table.rows), {k:v for p in (train, *parts.values()) for k,v in p.lost.items()})
-    fit_dico(model, train, reward, parts.get('val'), cfg, first, base, run, getattr(encoder, 'fingerprint', ''), more, quiet)
-    if alone.is_main_process:
-        model.save_pretrained(run/'model')
-        finish_stage(model, parts, run, facts_of(cfg, before, model, len(train), table, device), first.share_references, quiet, more)
-    alone.wait_for_everyone()
-    return read_json(run/'result.json')
+    ground = lay_ground(first, table, model.encoder or stage_encoder(first, device), state) # a captioner of ready features has no encoder of its own
+    with state.main_process_first(): reward,more = make_reward(cfg, ground.train, training_texts(ground.train.table), device),measures(judge, device)
+    fit_dico(model, ground, reward, cfg, first, base, run, more, quiet)
+    facts = second_facts(cfg, ground, model, before, system='dico', stage=cfg.objective, preset=f'{cfg.objective} on {rewarded_by(cfg)}')
+    return end_stage(model, ground, run, facts, state, first.share_references, quiet, more)
+
+def rewarded_by(cfg:DicoTuneConfig)->str:
+    "The rewards by name, for the report"
+    return ' + '.join(k for k,w in ((cfg.clip_metric, cfg.clip_weight), ('cider', cfg.cider_weight), ('consensus', cfg.consensus_weight)) if w)
 
 # %% ../../nbs/dico/01b_tune.ipynb #bad907e8
 def objective_of(cfg:DicoTuneConfig, reward, reference:DicoCaptioner, max_len:int):
@@ -152,31 +139,18 @@ def objective_of(cfg:DicoTuneConfig, reward, reference:DicoCaptioner, max_len:in
     if cfg.objective=='dico': return dico(reward, reference, cfg.k, cfg.beta, cfg.tau, cfg.how or 'beam', cfg.keep, cfg.own_words, cfg.unfinished, cfg.dropout, **decoding)
     return scst(reward, cfg.k, cfg.baseline, cfg.unfinished, cfg.dropout, reference, cfg.log_every, **decoding)
 
-def fit_dico(model:DicoCaptioner, train:Features, reward, val:Features|None, cfg:DicoTuneConfig, first:DicoXEConfig, base:Path, run:Run, mark:str='', more=(), quiet:bool=False):
-    "The loop on the reward; the start's weights are among those to choose from"
-    reference = DicoCaptioner(model.cfg, model.words) # without its image encoder, which is large
-    reference.net.load_state_dict(model.net.state_dict())
-    reference.to(model.device).requires_grad_(False).eval()
-    objective = objective_of(cfg, reward, reference, first.max_len-1)
-    say = dico_line if cfg.objective=='dico' else health_line
-    health,check = Health(quiet, say=say),Validation(val, first.n_val, more) if val is not None and len(val) else None
-    if check is None and cfg.select: print(f'there are no validation pictures to choose weights by ({cfg.select}): the last ones are kept.', file=sys.stderr)
-    views = min(cfg.views or first.views, first.views)
-    data = Pictures(train, len(train), views) if not cfg.own_words else CaptionGroups(train, *encode_groups(model.words, training_texts(train.table), first.max_len), views)
-    loop = Loop(model, data, objective, loop_config(cfg), state=run/'state', run=run, evaluate=check, select=cfg.select or None, watch=health,
-                identity=identity(cfg, data=train.table.fingerprint(), encoder=mark, start=file_mark(base/'model'/'model.safetensors'), search=f'{first.max_len} {first.beam_size} {first.length_penalty}', **reward_marks(cfg, reward)))
-    begun = loop.resume() # refuses a state of other settings before anything of the old run is touched
-    if loop.accel.is_main_process:
-        run.start(to_dict(cfg), system='dico', stage=cfg.objective)
-        if begun: health.recall(read_log(run/'log.jsonl'))
-        else: run.rewind(-1)
-    if not begun: loop.assess()
-    loop.fit(quiet)
+def frozen_copy(model:DicoCaptioner)->DicoCaptioner:
+    "The same captioner without its image encoder, which is large; it never changes"
+    twin = DicoCaptioner(model.cfg, model.words)
+    twin.net.load_state_dict(model.net.state_dict())
+    return twin.to(model.device).requires_grad_(False).eval()
 
-def facts_of(cfg:DicoTuneConfig, before:dict, model:DicoCaptioner, n:int, table:Table, device:str)->dict:
-    "What the result says beside the scores: the start's facts, and its scores under `start.`"
-    keep = 'world supervision trained_on encoder encoder_fingerprint'.split()
-    scores = {f'start.{k}':v for k,v in before.items() if '.' in k and isinstance(v, float)}
-    what = ' + '.join(k for k,w in ((cfg.clip_metric, cfg.clip_weight), ('cider', cfg.cider_weight), ('consensus', cfg.consensus_weight)) if w)
-    return {k:before[k] for k in keep if k in before}|dict(system='dico', stage=cfg.objective, preset=f'{cfg.objective} on {what}', config_hash=config_hash(cfg), seed=cfg.seed,
-        parameters=sum(p.numel() for p in model.parameters() if p.requires_grad), n_train=n, data_fingerprint=table.fingerprint(), device=device_name(device))|scores
+def fit_dico(model:DicoCaptioner, ground:Ground, reward, cfg:DicoTuneConfig, first:DicoXEConfig, base:Path, run:Run, more=(), quiet:bool=False):
+    "The loop on the reward; the start's weights are among those to choose from"
+    train,views = ground.train,min(cfg.views or first.views, first.views)
+    objective = objective_of(cfg, reward, frozen_copy(model), first.max_len-1)
+    health = Health(quiet, say=dico_line if cfg.objective=='dico' else health_line)
+    data = Pictures(train, len(train), views) if not cfg.own_words else CaptionGroups(train, *encode_groups(model.words, training_texts(train.table), first.max_len), views)
+    loop = Loop(model, data, objective, loop_config(cfg), state=run/'state', run=run, evaluate=validation_of(ground, first.n_val, cfg.select, more), select=cfg.select or None, watch=health,
+                identity=identity(cfg, data=train.table.fingerprint(), encoder=getattr(ground.encoder, 'fingerprint', ''), start=file_mark(base/'model'/'model.safetensors'), search=f'{first.max_len} {first.beam_size} {first.length_penalty}', **reward_marks(cfg, reward)))
+    run_loop(loop, run, cfg, quiet, health, system='dico', stage=cfg.objective)

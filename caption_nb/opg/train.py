@@ -4,16 +4,14 @@
 
 # %% auto #0
 __all__ = ['RANGES', 'XEConfig', 'check_choices', 'make_lm', 'set_dropout', 'learn_language', 'lm_mark', 'make_captioner',
-           'train_xe', 'xe_facts', 'fit_xe', 'identity', 'ConsensusConfig', 'read_run_config', 'add_consensus']
+           'train_xe', 'fit_xe', 'ConsensusConfig', 'read_run_config', 'add_consensus']
 
 # %% ../../nbs/opg/02_train.ipynb #900209bc
 import dataclasses, hashlib, sys
 from dataclasses import dataclass
-from pathlib import Path
 import numpy as np
 import torch
-from accelerate import PartialState
-from ..core import InputError, check_ranges, config_hash, find_path, identity_of, make_config, pick_device, read_json, set_seed, to_dict
+from ..core import InputError, check_ranges, config_hash, find_path, pick_device, read_json, to_dict
 from ..data.readers import read_captions
 from ..data.table import Table
 from ..models.features import ReadyFeatures
@@ -26,7 +24,8 @@ from .prefix import PrefixCaptioner, PrefixConfig, check_scale, load_prefix_capt
 from ..rewards.consensus import Neighbours
 from ..runs import Run, device_name
 from ..train.loop import MANY, RANGES as LOOP_RANGES, Loop, loop_config
-from ..train.stage import Features, Validation, base_of, check_select, features_of, finish_stage, load_data, parts_of, say_problems, training_texts
+from ..train.stage import (Ground, base_of, begin_stage, check_select, end_stage, features_of, finish_stage, first_facts, identity, load_data, open_first, parts_of, run_config, run_loop,
+                                    training_texts, validation_of)
 from ..train.xe import CaptionGroups, TextGroups, TextOnly, xe
 
 # %% ../../nbs/opg/02_train.ipynb #aad821f6
@@ -193,53 +192,25 @@ def train_xe(
     check_ranges(cfg, RANGES)
     check_choices(cfg)
     run,device = Run(out),pick_device(cfg.device)
-    alone = PartialState(cpu=device=='cpu')
-    set_seed(cfg.seed)
-    with alone.main_process_first():
-        table = load_data(cfg) if table is None else table
-        if alone.is_main_process: say_problems(table)
-        encoder = load_vision(str(find_path(cfg.encoder)), device=device, **({} if cfg.flip else dict(flip=False)), **(dict(augment=cfg.augment) if cfg.augment else {}))
-        train = features_of(table.split('train'), encoder, cfg.views, cfg.strict)
-        parts = {k:features_of(t, encoder, strict=cfg.strict) for k,t in parts_of(table, cfg.n_test).items()}
-    lost = {k:v for p in (train, *parts.values()) for k,v in p.lost.items()}
-    if alone.is_main_process: say_problems(Table(table.rows), lost)
-    if not len(train): raise InputError(f'{cfg.data}: none of the {len(lost)} pictures can be read that training needs; the reasons stand above.')
-    texts = training_texts(train.table)
-    model = make_captioner(cfg, encoder, texts, run/'state'/'lm', quiet)
-    params = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    fit_xe(model, train, texts, parts.get('val'), cfg, run, quiet)
-    if alone.is_main_process:
-        if len(train)>1: model.diagnose_prefix(torch.from_numpy(np.asarray(train(np.arange(min(len(train), 64))), dtype=np.float32)))
-        model.save_pretrained(run/'model')
-        finish_stage(model, parts, run, xe_facts(cfg, world, table, encoder, params, len(train), len(lost)), cfg.share_references, quiet)
-    alone.wait_for_everyone()
-    return read_json(run/'result.json')
-
-# %% ../../nbs/opg/02_train.ipynb #c3e9025b
-def xe_facts(cfg:XEConfig, world:str, table:Table, encoder, parameters:int, n_train:int, n_skipped:int)->dict:
-    "What the result says beside the scores"
-    world = world or Path(cfg.data).name
-    return dict(world=world, system='opg', stage='xe', preset=cfg.mapper, config_hash=config_hash(cfg), seed=cfg.seed, parameters=parameters,
-                supervision='paired', trained_on=f'{world} train, {n_train} pictures', n_train=n_train, n_skipped=n_skipped,
-                encoder=encoder.name, encoder_fingerprint=encoder.fingerprint, data_fingerprint=table.fingerprint(), device=device_name(pick_device(cfg.device)))
+    state = begin_stage(cfg, device)
+    ground = open_first(cfg, device, state, table)
+    texts = training_texts(ground.train.table)
+    model = make_captioner(cfg, ground.encoder, texts, run/'state'/'lm', quiet)
+    facts = first_facts(cfg, ground, model, world, system='opg', stage='xe', preset=cfg.mapper)
+    fit_xe(model, ground, texts, cfg, run, quiet)
+    if state.is_main_process and len(ground.train)>1: model.diagnose_prefix(torch.from_numpy(np.asarray(ground.train(np.arange(min(len(ground.train), 64))), dtype=np.float32)))
+    return end_stage(model, ground, run, facts, state, cfg.share_references, quiet)
 
 # %% ../../nbs/opg/02_train.ipynb #c1c75c0d
-def fit_xe(model:PrefixCaptioner, train:Features, texts:list, val:Features|None, cfg:XEConfig, run:Run, quiet:bool=False):
-    "The loop on cross-entropy, weights chosen by CIDEr on `val`"
+def fit_xe(model:PrefixCaptioner, ground:Ground, texts:list, cfg:XEConfig, run:Run, quiet:bool=False):
+    "The loop on cross-entropy, weights chosen by CIDEr on validation pictures"
+    train = ground.train
     ids,mask = encode_captions(model.lm.tokenizer, texts, cfg.max_len, model.lm.stop_id)
     data = CaptionGroups(train, ids, mask, cfg.views, cfg.captions)
-    check = Validation(val, cfg.n_val) if val is not None and len(val) else None
     objective = prefix_xe(loss_config(cfg), lambda: loop.step/max(1, loop.steps-1)) # a soft mask cools with the loop's step
-    loop = Loop(model, data, objective, loop_config(cfg), state=run/'state', run=run, evaluate=check, select=cfg.select or None,
+    loop = Loop(model, data, objective, loop_config(cfg), state=run/'state', run=run, evaluate=validation_of(ground, cfg.n_val, cfg.select), select=cfg.select or None,
                 identity=identity(cfg, data=train.table.fingerprint(), encoder=getattr(model.encoder, 'fingerprint', train.store.key))|lm_mark(cfg))
-    loop.resume() # refuses a state of other settings before anything of the old run is touched
-    if loop.accel.is_main_process: run.start(to_dict(cfg), system='opg', stage='xe')
-    loop.fit(quiet)
-
-def identity(cfg:XEConfig, **marks)->dict:
-    "What a saved training state belongs to: every setting that shapes the weights, and marks of data, encoder and a language model that is read"
-    free = 'device save_every log_every eval_every n_test n_val beam_size length_penalty share_references data images epochs steps encoder'.split()
-    return {k:v for k,v in identity_of(cfg).items() if k not in free}|{f'{k} fingerprint':v for k,v in marks.items()}
+    run_loop(loop, run, cfg, quiet, system='opg', stage='xe')
 
 # %% ../../nbs/opg/02_train.ipynb #90114f3a
 @dataclass
@@ -256,8 +227,7 @@ def read_run_config(
     run,          # folder of a finished run
 )->XEConfig:
     "The config that a run was made with"
-    values = read_json(Path(run)/'config.json')
-    return make_config(XEConfig, {k:v for k,v in values.items() if k not in ('system', 'stage')}, f'{run}/config.json')
+    return run_config(run, XEConfig)
 
 # %% ../../nbs/opg/02_train.ipynb #9fdb49b9
 def add_consensus(
