@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Annotated
 import tyro
 from .opgcommands import Command
-from ..core import InputError, read_json
+from .systems import caption_to_file, captioner_key, load, told_captions, with_shards
+from ..core import InputError, pick_device, read_json
 
 # %% ../../nbs/app/04_dicocommands.ipynb #00da3a1c
 @dataclass
@@ -37,8 +38,6 @@ def is_public(
 
 def caption_dico(a:DicoArgs):
     "`capnb caption --system dico --checkpoint dico-ViTL14 FILE`"
-    from caption_nb.app.systems import caption_to_file, captioner_key, load
-    from caption_nb.core import pick_device
     from caption_nb.dico.published import load_public
     if not Path(a.checkpoint).exists(): raise InputError(f'{a.checkpoint}: no such folder. Give a released checkpoint (a folder with config.json and pytorch_model.bin), or a run.')
     public = is_public(a.checkpoint)
@@ -46,7 +45,6 @@ def caption_dico(a:DicoArgs):
     if getattr(model, 'net', None) is None: raise InputError(f'{a.checkpoint} is a captioner of another system; caption with it by capnb caption --run.')
     model.cfg = dataclasses.replace(model.cfg, beam_size=a.num_beams, max_len=a.max_length)
     key = f'{captioner_key(a.checkpoint) if not public else model_key(model)} {a.num_beams} {a.max_length}'
-    from caption_nb.app.cli import told_captions, with_shards
     told_captions(*caption_to_file(model, with_shards(a.images), a.out, key, a.batch_size, a.strict), a.out)
 
 def model_key(model)->str:
