@@ -260,7 +260,7 @@ def _shares(name:str, out:list)->dict:
     return _flat(name, [measured_mean('all_right', [d['all_right'] for d in out])])|{f'{name}.relation_stated':float(np.mean([d['relations_stated']>0 for d in out]))}
 
 # %% ../../nbs/train/06_stage.ipynb #0e96ad76
-FREE = 'device save_every log_every eval_every n_test n_val beam_size length_penalty share_references data images epochs steps encoder run judge'.split() # settings that do not shape the weights
+FREE = 'device save_every log_every eval_every n_test n_val beam_size length_penalty share_references data images epochs steps encoder run judge positions image_positions'.split() # settings that do not shape the weights, or whose shapes are compared anyway
 
 def identity(
     cfg,      # config of a stage
