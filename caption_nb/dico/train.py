@@ -18,25 +18,14 @@ from .captioner import ClipWords, DicoCaptioner, new_dico
 from ..runs import Run
 from ..train.loop import MANY, RANGES as LOOP_RANGES, Loop, loop_config
 from ..train.rewarding import CARE, Judged, care
-from ..train.stage import Ground, begin_stage, check_select, end_stage, first_facts, identity, open_first, run_loop, training_texts, validation_of
+from ..train.stage import DataChoices, Ground, begin_stage, check_select, end_stage, first_facts, identity, open_first, run_loop, training_texts, validation_of
 from ..train.xe import CaptionGroups, xe
 
 # %% ../../nbs/dico/01_train.ipynb #236d9e39
 @dataclass
-class DicoXEConfig:
+class DicoXEConfig(DataChoices):
     "One cross-entropy run of DiCO's captioner, from data to scores"
-    data:str = 'toy'                # 'toy', or whatever `data.readers.read_captions` reads
-    images:str = ''                 # folder of the pictures, where the data do not say
-    encoder:str = 'open_clip:toy/clip' # frozen image encoder: see `models.vision.load_vision`
     words:str = ''                  # CLIP whose tokenizer is used; '' takes that of an open_clip: encoder, else OpenAI's
-    views:int = 1                   # cached views of each training picture: the plain one and augmented ones
-    flip:bool = True                # augmented views may be mirrored; not where captions say left and right
-    n_train:int = 0                 # training pictures used; 0 takes all
-    n_val:int = 500                 # validation pictures used for choosing weights; 0 takes all
-    n_test:int = 0                  # pictures per part that is scored; 0 takes all
-    n_toy:int = 3000                # training pictures that the toy world is drawn with
-    strict:bool = False             # stop at the first picture or caption that cannot be used, instead of leaving it out
-    share_references:bool = True    # write references into captions.json; False keeps them in the untracked local/ of the run
     width:int = 128                 # of encoder and decoder
     layers:int = 3                  # blocks of each
     heads:int = 4                   # of each

@@ -14,17 +14,16 @@ from ..core import InputError, check_ranges, pick_device
 from ..data.table import Table
 from .prefix import PrefixCaptioner, load_prefix_captioner
 from .train import XEConfig
-from ..train.stage import Ground, begin_stage, check_select, end_stage, identity, lay_ground, load_data, read_first, run_loop, second_facts, stage_encoder, training_texts, validation_of
+from ..train.stage import Ground, StartChoices, begin_stage, check_select, end_stage, identity, lay_ground, load_data, read_first, run_loop, second_facts, stage_encoder, training_texts, validation_of
 from ..runs import Run
 from ..train.loop import MANY, RANGES as LOOP_RANGES, Loop, loop_config, param_groups
-from ..train.rewarding import file_mark, make_reward, reward_marks
+from ..train.rewarding import RewardChoices, file_mark, make_reward, reward_marks
 from ..train.scst import BASELINES, UNFINISHED, Health, Pictures, named_groups, scst
 
 # %% ../../nbs/opg/03_scst.ipynb #2ef059c4
 @dataclass
-class SCSTConfig:
+class SCSTConfig(RewardChoices, StartChoices):
     "One self-critical run, from a finished cross-entropy run to scores"
-    run:str = ''                    # folder of the finished run to start from
     samples:int = 5                 # captions drawn per picture and step
     baseline:str = 'sample'         # what a sample is compared with: sample (mean of the others), greedy
     max_len:int = 20                # tokens of a sample; 0: as many as the run's captions may have
@@ -33,16 +32,6 @@ class SCSTConfig:
     length_penalty:float|None = None # see `models.decode`; None: the run's
     unfinished:str = 'sampled'      # a sample that does not end: sampled (as it is), stopped (the stop in place of its last token, as published)
     dropout:bool = False            # dropout when samples are scored
-    cider_weight:float = 1.         # of CIDEr-D in the reward
-    df:str = ''                     # its document frequencies: a published pickle or a table saved as .npz; '' counts them in the training captions
-    eos_only_if_stopped:bool = True # the end word only for samples that end; False: for all, as published
-    consensus_weight:float = 0.     # of CIDEr-D against the captions of similar training pictures in the reward; see `rewards.consensus`
-    neighbours:int = 20             # similar pictures asked
-    sharpness:float = 10.           # of the softmax over their cosines
-    clip_weight:float = 0.          # of a CLIP score in the reward
-    clip_metric:str = 'clip_s'      # which: a key of `metrics.clip.PRESETS`
-    clip_model:str = ''             # its weights; '' takes those that the metric is defined on
-    views:int = 1                   # cached views of a picture to draw from; 0: all that the run has
     epochs:int = 5                  # passes over the training pictures
     steps:int|None = None           # optimiser steps; None: from epochs
     batch_size:int = 64             # pictures per step
