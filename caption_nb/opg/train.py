@@ -44,6 +44,7 @@ class LMChoices:
     lm_lr:float = 1e-3              # learning rate of that
     extra_text:str = ''             # more captions for the language model, without pictures: see `read_captions`
 
+# %% ../../nbs/opg/02_train.ipynb #349933ca
 @dataclass
 class PrefixChoices:
     "From image tokens to a prefix, and the losses on it"
