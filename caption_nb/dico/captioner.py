@@ -16,7 +16,7 @@ from ..core import Caption, InputError
 from ..models.clipfiles import load_clip_tokenizer
 from ..models.decode import SEARCHES, DecodeConfig, Proposals, as_proposals, check_config
 from ..models.folder import FolderCaptioner
-from .model import DicoConfig, DicoNet
+from .model import DicoConfig, DicoNet, Tree, tree_of
 from .search import beam_candidates
 
 # %% ../../nbs/dico/00b_captioner.ipynb #7874125a
@@ -95,6 +95,13 @@ def memory(self:DicoCaptioner, batch:dict)->list:
     return batch['memory']
 
 @patch
+def tree(self:DicoCaptioner, batch:dict, ids:Tensor, mask:Tensor)->Tree:
+    "The tree of captions, grown once whoever reads them"
+    known = batch.setdefault('known', {})
+    if (id(ids), id(mask)) not in known: known[id(ids), id(mask)] = ids,mask,tree_of(ids, mask, self.cfg.begin) # both are held, so no other tensor gets their place
+    return known[id(ids), id(mask)][2]
+
+@patch
 def logp(self:DicoCaptioner,
     batch:dict,         # holds `features` (b, r, d)
     ids:Tensor,         # (b, n, t) tokens behind the begin mark
@@ -102,7 +109,7 @@ def logp(self:DicoCaptioner,
     smoothing:float=0., # label smoothing
 )->Tensor:              # (b, n) log-probability of each caption
     "How likely the given captions are"
-    return self.net.logp(self.memory(batch), ids, mask, smoothing)
+    return self.net.logp(self.memory(batch), ids, mask, smoothing, tree=self.tree(batch, ids, mask))
 
 # %% ../../nbs/dico/00b_captioner.ipynb #274be1b4
 @dataclasses.dataclass
@@ -140,9 +147,9 @@ class RowReader:
 def propose(self:DicoCaptioner,
     batch:dict,        # holds `features` (b, r, d)
     n:int=1,           # captions per picture
-    how:str='sample',  # sample, beam (the published search), greedy
+    how:str='sample',  # sample, beam (the published search), diverse_beam, greedy
     seeds=None,        # b ints for sampling, one per picture; None: 0, 1, ...
-    **decoding,        # fields of `DecodeConfig`; its max_len does not count the begin mark
+    **decoding,        # fields of `DecodeConfig`; its max_len does not count the begin mark. Of diverse_beam also groups (0: n) and diversity, see `dico.search.grow_groups`
 )->Proposals:
     "Captions of the captioner's own, without gradient and without dropout"
     was = self.training
@@ -154,9 +161,10 @@ def propose(self:DicoCaptioner,
 def _proposed(self:DicoCaptioner, memory:list, n:int, how:str, seeds, decoding:dict)->Proposals:
     "The same behind pictures that were looked at"
     c,b = self.cfg,len(memory[0][0])
-    dc = check_config(dataclasses.replace(DecodeConfig(how=how, n_best=n, beam_size=max(n, c.beam_size), max_len=c.max_len-1, length_penalty=c.length_penalty), **decoding))
-    if how=='beam':
-        found = beam_candidates(self.net, memory, dc.beam_size, dc.max_len+1, dc.length_penalty, c.early_stopping)
+    diverse = dict(groups=decoding.pop('groups', 0) or n, diversity=decoding.pop('diversity', .5)) if how=='diverse_beam' else {}
+    dc = check_config(dataclasses.replace(DecodeConfig(how='beam' if diverse else how, n_best=n, beam_size=max(n, c.beam_size), max_len=c.max_len-1, length_penalty=c.length_penalty), **decoding))
+    if dc.how=='beam':
+        found = beam_candidates(self.net, memory, n if diverse else dc.beam_size, dc.max_len+1, dc.length_penalty, c.early_stopping, **diverse)
         ids,mask,lp,ended = (x[:, :n] for x in (found.ids, found.mask, found.logp, found.finished))
         return Proposals(ids, mask, lp, [[self._text(i) for i in row] for row in ids.tolist()], ended)
     reader = RowReader(self.net, memory)
