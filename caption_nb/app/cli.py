@@ -64,7 +64,11 @@ def _dico_dico():
     from caption_nb.dico.tune import DicoTuneConfig, train_dico
     return DicoTuneConfig, train_dico
 
-STAGES = {'opg.xe': _opg_xe, 'opg.consensus': _opg_consensus, 'opg.scst': _opg_scst, 'opg.eval': _opg_eval, 'opg.published': _opg_published, 'dico.xe': _dico_xe, 'dico.dico': _dico_dico} # name -> function that gives (config class, train function)
+def _dico_published():
+    from caption_nb.dico.adopt import DicoPublishedConfig, adopt_checkpoint
+    return DicoPublishedConfig, adopt_checkpoint
+
+STAGES = {'opg.xe': _opg_xe, 'opg.consensus': _opg_consensus, 'opg.scst': _opg_scst, 'opg.eval': _opg_eval, 'opg.published': _opg_published, 'dico.xe': _dico_xe, 'dico.dico': _dico_dico, 'dico.published': _dico_published} # name -> function that gives (config class, train function)
 
 # %% ../../nbs/app/01_cli.ipynb #771855de
 def train(argv:list[str]):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RANGES', 'PLACES', 'DicoXEConfig', 'check_places', 'published_xe', 'words_of', 'encode_groups', 'measures',
-           'known_values', 'train_dico_xe', 'make_dico', 'fit_dico_xe']
+           'check_judge', 'known_values', 'train_dico_xe', 'make_dico', 'fit_dico_xe']
 
 # %% ../../nbs/dico/01_train.ipynb #ba7d1149
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from ..models.features import ReadyFeatures
 from .captioner import ClipWords, DicoCaptioner, new_dico
 from ..runs import Run
 from ..train.loop import MANY, RANGES as LOOP_RANGES, Loop, loop_config
-from ..train.rewarding import CARE, Judged, care
+from ..train.rewarding import CARE, Judged, care, need_pictures
 from ..train.stage import DataChoices, Ground, begin_stage, check_select, end_stage, first_facts, identity, open_first, run_loop, training_texts, validation_of
 from ..train.xe import CaptionGroups, xe
 
@@ -48,6 +48,7 @@ class DicoXEConfig(DataChoices):
     clip:float = 1.                 # gradient norm; 0 switches it off
     ema:float = .99                 # decay of the averaged weights; 0 switches it off
     eval_every:int = 0              # steps between evaluations; 0: once per epoch
+    patience:int = 0                # evaluations in a row without better weights after which training ends; 0: never
     select:str = 'val.CIDEr'        # the value that decides which weights are kept, higher is better; '' keeps the last
     save_every:int = 100            # steps between checkpoints
     log_every:int = 10              # steps between log lines
@@ -59,7 +60,7 @@ class DicoXEConfig(DataChoices):
     precision:str = 'auto'          # auto, fp32, bf16
     device:str = 'auto'             # auto, cpu, cuda
     seed:int = 0                    # of everything that is drawn
-    LATER = ('image_positions', 'positions') # fields that older runs lack
+    LATER = ('image_positions', 'positions', 'patience') # fields that older runs lack
 
 # %% ../../nbs/dico/01_train.ipynb #5502e9dd
 RANGES = LOOP_RANGES|dict(views=(1, MANY), n_train=(0, MANY), n_val=(0, MANY), n_test=(0, MANY), n_toy=(1, MANY), width=(1, MANY), layers=(1, MANY), heads=(1, MANY), hidden=(1, MANY), dropout=(0, .99), image_positions=(0, MANY), positions=(2, MANY), smoothing=(0, .99),
@@ -110,6 +111,10 @@ def measures(judge:str, device:str)->list:
     "What scores say beside the usual metrics: care for the text, and what a judge thinks"
     return [care]+([Judged(judge, device=device)] if judge else [])
 
+def check_judge(judge:str, parts:dict):
+    "Refuse a judge of captions whose pictures are not there"
+    if judge: need_pictures(parts, f'the judge {judge}', 'leave judge empty and choose weights by another value, such as --select val.CIDEr')
+
 def known_values(judge:str)->list[str]: return CARE+(['PAC-S', 'RefPAC-S'] if judge else [])
 
 def train_dico_xe(
@@ -126,6 +131,7 @@ def train_dico_xe(
     run,device = Run(out),pick_device(cfg.device)
     state = begin_stage(cfg, device)
     ground = open_first(cfg, device, state, table)
+    check_judge(cfg.judge, ground.parts)
     model,more = make_dico(cfg, ground.encoder),measures(cfg.judge, device)
     fit_dico_xe(model, ground, cfg, run, more, quiet)
     facts = first_facts(cfg, ground, model, world, system='dico', stage='xe', preset='xe')

@@ -10,10 +10,12 @@ __all__ = ['OBJECTIVES', 'RANGES', 'PRESETS', 'CandidateChoices', 'DicoTuneConfi
 # %% ../../nbs/dico/01b_tune.ipynb #5d3507a1
 from dataclasses import dataclass
 from pathlib import Path
-from ..core import InputError, check_ranges, pick_device
+from ..core import InputError, check_ranges, find_path, pick_device
 from ..data.table import Table
 from .captioner import DicoCaptioner, load_dico
-from .train import DicoXEConfig, encode_groups, known_values, measures, published_xe
+from .published import is_public
+from .search import check_search
+from .train import DicoXEConfig, check_judge, encode_groups, known_values, measures, published_xe
 from ..runs import Run
 from ..train.dico import HOWS, dico, dico_line
 from ..train.loop import MANY, RANGES as LOOP_RANGES, Loop, loop_config
@@ -27,8 +29,11 @@ from ..train.xe import CaptionGroups
 class CandidateChoices:
     "Where the captions come from that are compared, and how they are scored"
     k:int = 5                       # captions per picture and step
-    how:str = ''                    # dico: where captions come from: beam, which '' is, or sample; scst samples
+    how:str = ''                    # dico: where captions come from: beam, which '' is, diverse_beam, or sample; scst samples
     temperature:float = 1.          # of the sampling
+    groups:int = 0                  # diverse_beam: groups that share the k captions; 0: one for each
+    diversity:float = .5            # diverse_beam: what a word costs a group for every caption of the groups before it that took it, in log-probability
+    distinct:bool = False           # dico: of captions with the same text only the first counts
     unfinished:str = 'stopped'      # a caption that was cut off, for the reward: stopped (the end mark in place of its last token), sampled (as it is)
     dropout:bool = False            # dropout when captions are scored
 
@@ -57,6 +62,7 @@ class DicoTuneConfig(RewardChoices, CandidateChoices, StartChoices):
     clip:float = 1.                 # gradient norm; 0 switches it off
     ema:float = 0.                  # decay of the averaged weights; 0 switches it off
     eval_every:int = 0              # steps between evaluations; 0: once per epoch
+    patience:int = 5                # evaluations in a row without better weights after which training ends; 0: never, as published
     select:str = 'val.RefPAC-S'     # the value that decides which weights are kept, higher is better; '' keeps the last
     judge:str = ''                  # weights of the judge that validates and reports PAC-S; '' that of the first run
     save_every:int = 100            # steps between checkpoints
@@ -64,10 +70,11 @@ class DicoTuneConfig(RewardChoices, CandidateChoices, StartChoices):
     precision:str = 'auto'          # auto, fp32, bf16
     device:str = 'auto'             # auto, cpu, cuda
     seed:int = 0                    # of everything that is drawn
+    LATER = 'groups diversity distinct patience'.split() # fields that older runs lack
 
 # %% ../../nbs/dico/01b_tune.ipynb #08d9c9a9
 OBJECTIVES = ('dico', 'scst')
-RANGES = LOOP_RANGES|dict(views=(0, MANY), k=(1, MANY), beta=(0, MANY), tau=(0, MANY), keep=(0, MANY), own_words=(0, MANY), temperature=(1e-3, MANY), cider_weight=(0, MANY), consensus_weight=(0, MANY), neighbours=(1, MANY), sharpness=(0, MANY), clip_weight=(0, MANY)) # of the config here
+RANGES = LOOP_RANGES|dict(views=(0, MANY), k=(1, MANY), groups=(0, MANY), diversity=(0, MANY), beta=(0, MANY), tau=(0, MANY), keep=(0, MANY), own_words=(0, MANY), temperature=(1e-3, MANY), cider_weight=(0, MANY), consensus_weight=(0, MANY), neighbours=(1, MANY), sharpness=(0, MANY), clip_weight=(0, MANY)) # of the config here
 
 def check_tune(cfg, judge:str=''):
     "Refuse what cannot work before anything is read"
@@ -76,14 +83,15 @@ def check_tune(cfg, judge:str=''):
     check_select(cfg.select, known_values(judge))
     for k,known in dict(objective=OBJECTIVES, how=('', *HOWS), baseline=BASELINES, unfinished=UNFINISHED).items():
         if getattr(cfg, k) not in known: raise InputError(f'{k} is {getattr(cfg, k)!r}; known: {", ".join(known)}.')
-    if cfg.objective=='scst' and cfg.how=='beam': raise InputError('how is beam, but scst draws its captions; leave how empty.')
+    if cfg.objective=='scst' and cfg.how not in ('', 'sample'): raise InputError(f'how is {cfg.how}, but scst draws its captions; leave how empty.')
     if cfg.k<2: raise InputError(f'k is {cfg.k}; a winner and a loser need two captions or more.')
+    if cfg.how=='diverse_beam': check_search(cfg.k, 2, cfg.groups or cfg.k)
     if not (cfg.cider_weight or cfg.consensus_weight or cfg.clip_weight): raise InputError('cider_weight, consensus_weight and clip_weight are all 0: there is no reward to train on.')
 
 # %% ../../nbs/dico/01b_tune.ipynb #628dc51d
 def published_tune(run:str='')->DicoTuneConfig:
     "The second stage of the released code"
-    return DicoTuneConfig(run=run, dropout=True, clip=0., steps=250_000, eval_every=1770, save_every=1770, log_every=5, precision='bf16', seed=42)
+    return DicoTuneConfig(run=run, dropout=True, clip=0., patience=0, steps=250_000, eval_every=1770, save_every=1770, log_every=5, precision='bf16', seed=42)
 
 def paper_config()->list[tuple]:
     "Name, value, and where the value comes from"
@@ -104,7 +112,9 @@ def load_preset(
 # %% ../../nbs/dico/01b_tune.ipynb #cd12ce99
 def read_start(cfg:DicoTuneConfig, out)->tuple[Path, DicoXEConfig, dict]:
     "Folder, config and result of the run to start from"
-    return read_first(cfg.run, out, 'dico', DicoXEConfig, cfg.views)
+    adopt = 'capnb train dico.published --checkpoint {folder}'
+    if cfg.run and is_public(base := find_path(cfg.run)): raise InputError(f'{base} is a released checkpoint. Make a run of it first: {adopt.format(folder=base)} --data DATA --out RUN')
+    return read_first(cfg.run, out, 'dico', DicoXEConfig, cfg.views, adopt=adopt)
 
 def train_dico(
     cfg:DicoTuneConfig,   # every choice
@@ -121,6 +131,7 @@ def train_dico(
     table = load_data(first) if table is None else table
     model = load_dico(base/'model', device)
     ground = lay_ground(first, table, model.encoder or stage_encoder(first, device), state) # a captioner of ready features has no encoder of its own
+    check_judge(judge, ground.parts)
     with state.main_process_first(): reward,more = make_reward(cfg, ground.train, training_texts(ground.train.table), device),measures(judge, device)
     fit_dico(model, ground, reward, cfg, first, base, run, more, quiet)
     facts = second_facts(cfg, ground, model, before, system='dico', stage=cfg.objective, preset=f'{cfg.objective} on {rewarded_by(cfg)}')
@@ -133,8 +144,8 @@ def rewarded_by(cfg:DicoTuneConfig)->str:
 # %% ../../nbs/dico/01b_tune.ipynb #bad907e8
 def objective_of(cfg:DicoTuneConfig, reward, reference:DicoCaptioner, max_len:int):
     "The objective that the config asks for, of captions with `max_len` tokens"
-    decoding = dict(max_len=max_len, temperature=cfg.temperature)
-    if cfg.objective=='dico': return dico(reward, reference, cfg.k, cfg.beta, cfg.tau, cfg.how or 'beam', cfg.keep, cfg.own_words, cfg.unfinished, cfg.dropout, **decoding)
+    decoding = dict(max_len=max_len, temperature=cfg.temperature)|(dict(groups=cfg.groups, diversity=cfg.diversity) if cfg.how=='diverse_beam' else {})
+    if cfg.objective=='dico': return dico(reward, reference, cfg.k, cfg.beta, cfg.tau, cfg.how or 'beam', cfg.keep, cfg.own_words, cfg.unfinished, cfg.dropout, cfg.distinct, **decoding)
     return scst(reward, cfg.k, cfg.baseline, cfg.unfinished, cfg.dropout, reference, cfg.log_every, **decoding)
 
 def frozen_copy(model:DicoCaptioner)->DicoCaptioner:

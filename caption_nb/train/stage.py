@@ -377,11 +377,12 @@ def base_of(
     out,           # folder of the run that starts from it
     what:str,      # that run in a word, for whoever gives one folder for both
     also:str='',   # another way to name a run
+    adopt:str='capnb train opg.published --file {file}', # what makes a run of a checkpoint, `file` and its `folder` to be filled in
 )->Path:
     "Where the run lies that another starts from"
     if not run: raise InputError(f'run is empty: name the folder of a finished run, --run RUN{also}.')
     base = find_path(run)
-    if base.is_file(): raise InputError(f'{base} is a file, and a run is a folder. If it is a checkpoint of the public code, make a run of it first: capnb train opg.published --file {base} --data DATA --out RUN')
+    if base.is_file(): raise InputError(f'{base} is a file, and a run is a folder. If it is a checkpoint of the public code, make a run of it first: {adopt.format(file=base, folder=base.parent)} --data DATA --out RUN')
     if base.resolve()==Path(out).resolve(): raise InputError(f'{base} is the run itself; give {what} a folder of its own.')
     return base
 
@@ -400,9 +401,10 @@ def read_first(
     system:str,   # both are of
     Config,       # class of the first one's config
     views:int=0,  # cached views of a picture that the second wants
+    **more,       # of `base_of`: adopt
 )->tuple:         # folder, config and result of the first
     "The run that a second stage starts from"
-    base = base_of(run, out, 'the second stage')
+    base = base_of(run, out, 'the second stage', **more)
     if not is_finished(base): raise InputError(f'{base} holds no finished run; train one with capnb train {system}.xe --out {run}.')
     values = read_json(base/'config.json')
     if (values.get('system'), values.get('stage'))!=(system, 'xe'): raise InputError(f'{base} is a run of {values.get("system")} {values.get("stage")}; the second stage starts from one of {system} xe.')
