@@ -258,10 +258,11 @@ def shard_table(
     "The pictures of shards as files, and their table"
     shards,rows,folder = Shards(list(map(Path, files))),{},Path(folder)
     for _,s in progress(shards.stream(None, strict=strict), 'pictures', len(shards), quiet):
-        same = rows.get(s.stem, {}).get('picture') in (None, hashlib.sha256(s.image).hexdigest())
+        mark = hashlib.sha256(s.image).hexdigest()
+        same = rows.get(s.stem, {}).get('picture', mark)==mark
         stem,name = (s.stem, s.image_id) if same else (s.key.replace('/', '_'),)*2 # another picture of that name
         path = folder/f'{stem}.jpg'
-        row = rows.setdefault(stem, dict(image_id=name, path=str(path), split=split, captions=[], picture=hashlib.sha256(s.image).hexdigest()))
+        row = rows.setdefault(stem, dict(image_id=name, path=str(path), split=split, captions=[], picture=mark))
         if not row['captions'] and (not path.exists() or path.read_bytes()!=s.image): write_bytes(path, s.image)
         row['captions'] += [c for c in s.captions if c not in row['captions']]
     for row in rows.values(): del row['picture']

@@ -10,16 +10,13 @@ import dataclasses
 from pathlib import Path
 import torch
 from fastcore.basics import patch
-from huggingface_hub import ModelHubMixin
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
-from safetensors.torch import save_file
-from torch import Tensor, nn
-from ..core import Caption, Captioner, InputError, atomic_path, make_config, read_json, to_dict, write_json
+from torch import Tensor
+from ..core import Caption, InputError
 from ..models.clipfiles import load_clip_tokenizer
 from ..models.decode import SEARCHES, DecodeConfig, Proposals, as_proposals, check_config
-from ..models.vision import load_vision, save_vision
-from ..models.weights import from_hub, load_into, load_state
-from .model import DicoConfig, DicoNet
+from ..models.folder import FolderCaptioner
+from .model import DicoConfig, DicoNet, Tree, tree_of
 from .search import beam_candidates
 
 # %% ../../nbs/dico/00b_captioner.ipynb #7874125a
@@ -59,21 +56,18 @@ def encode(self:ClipWords,
     return rows[:, 1:1+t].masked_fill(~mask, self.pad),mask.long()
 
 # %% ../../nbs/dico/00b_captioner.ipynb #25a6d08c
-class DicoCaptioner(Captioner, nn.Module, ModelHubMixin):
+class DicoCaptioner(FolderCaptioner):
     "A frozen image encoder, the network, and its words"
+    system,label,Config = 'dico','DiCO',DicoConfig
     def __init__(self,
         cfg:DicoConfig,        # the choices
         words:ClipWords|None,  # its tokens as text; None: ids are enough
         encoder=None,          # images -> (b, r, d); None if only features come in
     ):
-        super().__init__()
+        super().__init__(cfg, encoder)
         if words is not None and (words.begin, words.end, words.pad)!=(cfg.begin, cfg.end, cfg.pad):
             raise InputError(f'The tokenizer has marks {words.begin}, {words.end}, {words.pad}, the captioner {cfg.begin}, {cfg.end}, {cfg.pad}: they do not belong together.')
-        self.cfg,self.words,self.net = cfg,words,DicoNet(cfg)
-        object.__setattr__(self, 'encoder', encoder) # frozen and saved apart: not one of this module's parts
-
-    @property
-    def device(self): return self.net.decoder.word.weight.device
+        self.words,self.net = words,DicoNet(cfg)
 
     @property
     def lm(self): return self.words # what an objective asks about words
@@ -101,6 +95,13 @@ def memory(self:DicoCaptioner, batch:dict)->list:
     return batch['memory']
 
 @patch
+def tree(self:DicoCaptioner, batch:dict, ids:Tensor, mask:Tensor)->Tree:
+    "The tree of captions, grown once whoever reads them"
+    known = batch.setdefault('known', {})
+    if (id(ids), id(mask)) not in known: known[id(ids), id(mask)] = ids,mask,tree_of(ids, mask, self.cfg.begin) # both are held, so no other tensor gets their place
+    return known[id(ids), id(mask)][2]
+
+@patch
 def logp(self:DicoCaptioner,
     batch:dict,         # holds `features` (b, r, d)
     ids:Tensor,         # (b, n, t) tokens behind the begin mark
@@ -108,7 +109,7 @@ def logp(self:DicoCaptioner,
     smoothing:float=0., # label smoothing
 )->Tensor:              # (b, n) log-probability of each caption
     "How likely the given captions are"
-    return self.net.logp(self.memory(batch), ids, mask, smoothing)
+    return self.net.logp(self.memory(batch), ids, mask, smoothing, tree=self.tree(batch, ids, mask))
 
 # %% ../../nbs/dico/00b_captioner.ipynb #274be1b4
 @dataclasses.dataclass
@@ -146,9 +147,9 @@ class RowReader:
 def propose(self:DicoCaptioner,
     batch:dict,        # holds `features` (b, r, d)
     n:int=1,           # captions per picture
-    how:str='sample',  # sample, beam (the published search), greedy
+    how:str='sample',  # sample, beam (the published search), diverse_beam, greedy
     seeds=None,        # b ints for sampling, one per picture; None: 0, 1, ...
-    **decoding,        # fields of `DecodeConfig`; its max_len does not count the begin mark
+    **decoding,        # fields of `DecodeConfig`; its max_len does not count the begin mark. Of diverse_beam also groups (0: n) and diversity, see `dico.search.grow_groups`
 )->Proposals:
     "Captions of the captioner's own, without gradient and without dropout"
     was = self.training
@@ -160,9 +161,10 @@ def propose(self:DicoCaptioner,
 def _proposed(self:DicoCaptioner, memory:list, n:int, how:str, seeds, decoding:dict)->Proposals:
     "The same behind pictures that were looked at"
     c,b = self.cfg,len(memory[0][0])
-    dc = check_config(dataclasses.replace(DecodeConfig(how=how, n_best=n, beam_size=max(n, c.beam_size), max_len=c.max_len-1, length_penalty=c.length_penalty), **decoding))
-    if how=='beam':
-        found = beam_candidates(self.net, memory, dc.beam_size, dc.max_len+1, dc.length_penalty, c.early_stopping)
+    diverse = dict(groups=decoding.pop('groups', 0) or n, diversity=decoding.pop('diversity', .5)) if how=='diverse_beam' else {}
+    dc = check_config(dataclasses.replace(DecodeConfig(how='beam' if diverse else how, n_best=n, beam_size=max(n, c.beam_size), max_len=c.max_len-1, length_penalty=c.length_penalty), **decoding))
+    if dc.how=='beam':
+        found = beam_candidates(self.net, memory, n if diverse else dc.beam_size, dc.max_len+1, dc.length_penalty, c.early_stopping, **diverse)
         ids,mask,lp,ended = (x[:, :n] for x in (found.ids, found.mask, found.logp, found.finished))
         return Proposals(ids, mask, lp, [[self._text(i) for i in row] for row in ids.tolist()], ended)
     reader = RowReader(self.net, memory)
@@ -194,30 +196,20 @@ def caption_features(self:DicoCaptioner,
         out.append(Caption(None if ids is None else ids[i], some[0]['text'], some[0]['score'], some[1:], {} if ended[0] else dict(cut_off=True)))
     return out
 
-@patch
-@torch.no_grad()
-def tokens(self:DicoCaptioner, images)->Tensor: # (b, r, d)
-    "Image tokens of RGB pictures; ready features are given back"
-    if isinstance(images, Tensor): return images.to(self.device).float()
-    if self.encoder is None: raise InputError('this captioner was made for ready features and has no encoder; load it with an encoder to caption pictures.')
-    return self.encoder(torch.stack([self.encoder.transform(im) for im in images])).to(self.device)
-
-@patch
-def caption_batch(self:DicoCaptioner, images:list)->list[Caption]:
-    "Captions of RGB pictures"
-    return self.caption_features(self.tokens(images))
-
 # %% ../../nbs/dico/00b_captioner.ipynb #d51c902c
 @patch
-def _save_pretrained(self:DicoCaptioner, save_directory):
-    "Write the captioner's folder"
+def saved(self:DicoCaptioner)->DicoNet: return self.net
+
+@patch
+def save_parts(self:DicoCaptioner, folder:Path)->dict:
+    "Write the tokenizer"
     if self.words is None: raise InputError('this captioner has no tokenizer and cannot be saved; load it with the tokenizer of its CLIP.')
-    folder,tok = Path(save_directory),self.words.tokenizer
-    (folder/'config.json').unlink(missing_ok=True)
-    if self.encoder is not None: save_vision(self.encoder, folder/'encoder')
-    if isinstance(tok, HFTokenizer): tok.tokenizer.save_pretrained(folder/'words')
-    with atomic_path(folder/'model.safetensors') as tmp: save_file({k:v.contiguous() for k,v in self.net.state_dict().items()}, tmp)
-    write_json(folder/'config.json', dict(system='dico', words='words' if isinstance(tok, HFTokenizer) else 'clip')|to_dict(self.cfg))
+    own = isinstance(self.words.tokenizer, HFTokenizer)
+    if own: self.words.tokenizer.tokenizer.save_pretrained(folder/'words')
+    return dict(words='words' if own else 'clip')
+
+@patch(cls_method=True)
+def load_parts(cls:DicoCaptioner, folder:Path, said:dict)->dict: return dict(words=_words_of(folder, said.pop('words', None)))
 
 def _words_of(folder:Path, kind)->ClipWords:
     "The tokenizer of a captioner's folder: its own, or CLIP's"
@@ -232,15 +224,4 @@ def load_dico(
     encoder=None,      # another instance of its encoder; None loads the folder's own, if it has one
 )->DicoCaptioner:
     "The captioner in a folder, ready to caption"
-    folder = Path(folder)
-    values = read_json(folder/'config.json')
-    if not isinstance(values, dict) or values.pop('system', None)!='dico': raise InputError(f'{folder} holds no DiCO captioner (its config.json says otherwise).')
-    words = _words_of(folder, values.pop('words', None))
-    if encoder is None and (folder/'encoder').is_dir(): encoder = load_vision(folder/'encoder')
-    model = DicoCaptioner(make_config(DicoConfig, values, str(folder/'config.json')), words, encoder)
-    load_into(model.net, load_state(folder/'model.safetensors'), source=str(folder))
-    if encoder is not None: encoder.to(device)
-    return model.to(device).eval()
-
-# %% ../../nbs/dico/00b_captioner.ipynb #9dc551e1
-DicoCaptioner._from_pretrained = classmethod(from_hub(load_dico))
+    return DicoCaptioner.load(folder, device, encoder)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KEPT', 'DicoConfig', 'check_dico', 'split_heads', 'join_heads', 'EncoderBlock', 'ImageEncoder', 'look',
-           'DecoderBlock', 'Decoder', 'DicoNet', 'token_logp', 'Tree', 'grow_tree']
+           'DecoderBlock', 'Decoder', 'DicoNet', 'token_logp', 'Tree', 'grow_tree', 'tree_of']
 
 # %% ../../nbs/dico/00_model.ipynb #3e292b63
 from dataclasses import dataclass
@@ -251,6 +251,11 @@ def grow_tree(
     depth = seen[:, 0].sum(-1)-1
     return Tree(*map(torch.from_numpy, (token, depth, seen)), torch.from_numpy(node), torch.tensor([len(x) for x,_ in trees]))
 
+def tree_of(ids:Tensor, mask:Tensor, begin:int)->Tree:
+    "The tree of captions, where they are"
+    t = grow_tree(ids, mask, begin)
+    return Tree(*(x.to(ids.device, non_blocking=True) for x in (t.token, t.depth, t.seen, t.node, t.size)))
+
 # %% ../../nbs/dico/00_model.ipynb #1e3706da
 @patch
 def states(self:DicoNet,
@@ -269,15 +274,15 @@ def logp(self:DicoNet,
     mask:Tensor,       # (b, n, t) 1 on real tokens, which come first
     smoothing:float=0.,# label smoothing
     kept:int=KEPT,     # see `token_logp`
+    tree:Tree|None=None, # of these captions, where it is known
 )->Tensor:             # (b, n) float32
     "Log-probabilities of n captions per picture"
     if not len(ids): return ids.new_zeros(mask.shape[:2], dtype=torch.float32)
-    tree = grow_tree(ids, mask, self.s.begin)
-    token,depth,seen,size,node = (x.to(ids.device, non_blocking=True) for x in (tree.token, tree.depth, tree.seen, tree.size, tree.node))
-    hidden,_ = self.decoder(token, memory, depth=depth, seen=seen)
-    there = torch.arange(token.shape[1], device=ids.device)<size[:, None]                              # (b, m)
+    tree = tree_of(ids, mask, self.s.begin) if tree is None else tree
+    hidden,_ = self.decoder(tree.token, memory, depth=tree.depth, seen=tree.seen)
+    there = torch.arange(tree.token.shape[1], device=ids.device)<tree.size[:, None]                     # (b, m)
     number = there.flatten().cumsum(0).view_as(there)-1                                                 # of each node among those that are there
-    at = number.gather(1, node.flatten(1)).view_as(node)
+    at = number.gather(1, tree.node.flatten(1)).view_as(tree.node)
     real = mask.flatten().nonzero()[:, 0]
     lp = token_logp(hidden[there], self.decoder.word.weight, at.flatten()[real], ids.flatten()[real], smoothing, kept)
     return lp.new_zeros(mask.shape[0]*mask.shape[1]).index_add(0, real//mask.shape[2], lp).view(mask.shape[:2])

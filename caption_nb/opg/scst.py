@@ -4,29 +4,26 @@
 
 # %% auto #0
 __all__ = ['RANGES', 'PER_STEP', 'SCSTConfig', 'check_scst', 'scaled_lr', 'default_scst', 'published_scst', 'paper_config',
-           'read_start', 'train_scst', 'decoding', 'facts_of', 'fit_scst', 'identity']
+           'train_scst', 'decoding', 'fit_scst']
 
 # %% ../../nbs/opg/03_scst.ipynb #b1f17af5
 import dataclasses, math
 from dataclasses import dataclass
 from pathlib import Path
-from accelerate import PartialState
-from ..core import InputError, check_ranges, config_hash, find_path, identity_of, pick_device, read_json, set_seed, to_dict
+from ..core import InputError, check_ranges, pick_device
 from ..data.table import Table
-from ..models.vision import load_vision
 from .prefix import PrefixCaptioner, load_prefix_captioner
-from .train import XEConfig, read_run_config
-from ..train.stage import Features, Validation, base_of, check_select, features_of, finish_stage, load_data, parts_of, say_problems, training_texts
-from ..runs import Run, device_name, is_finished, read_log
+from .train import XEConfig
+from ..train.stage import Ground, StartChoices, begin_stage, check_select, end_stage, identity, lay_ground, load_data, read_first, run_loop, second_facts, stage_encoder, training_texts, validation_of
+from ..runs import Run
 from ..train.loop import MANY, RANGES as LOOP_RANGES, Loop, loop_config, param_groups
-from ..train.rewarding import file_mark, make_reward, reward_marks
+from ..train.rewarding import RewardChoices, file_mark, make_reward, reward_marks
 from ..train.scst import BASELINES, UNFINISHED, Health, Pictures, named_groups, scst
 
 # %% ../../nbs/opg/03_scst.ipynb #2ef059c4
 @dataclass
-class SCSTConfig:
+class SCSTConfig(RewardChoices, StartChoices):
     "One self-critical run, from a finished cross-entropy run to scores"
-    run:str = ''                    # folder of the finished run to start from
     samples:int = 5                 # captions drawn per picture and step
     baseline:str = 'sample'         # what a sample is compared with: sample (mean of the others), greedy
     max_len:int = 20                # tokens of a sample; 0: as many as the run's captions may have
@@ -35,16 +32,6 @@ class SCSTConfig:
     length_penalty:float|None = None # see `models.decode`; None: the run's
     unfinished:str = 'sampled'      # a sample that does not end: sampled (as it is), stopped (the stop in place of its last token, as published)
     dropout:bool = False            # dropout when samples are scored
-    cider_weight:float = 1.         # of CIDEr-D in the reward
-    df:str = ''                     # its document frequencies: a published pickle or a table saved as .npz; '' counts them in the training captions
-    eos_only_if_stopped:bool = True # the end word only for samples that end; False: for all, as published
-    consensus_weight:float = 0.     # of CIDEr-D against the captions of similar training pictures in the reward; see `rewards.consensus`
-    neighbours:int = 20             # similar pictures asked
-    sharpness:float = 10.           # of the softmax over their cosines
-    clip_weight:float = 0.          # of a CLIP score in the reward
-    clip_metric:str = 'clip_s'      # which: a key of `metrics.clip.PRESETS`
-    clip_model:str = ''             # its weights; '' takes those that the metric is defined on
-    views:int = 1                   # cached views of a picture to draw from; 0: all that the run has
     epochs:int = 5                  # passes over the training pictures
     steps:int|None = None           # optimiser steps; None: from epochs
     batch_size:int = 64             # pictures per step
@@ -101,19 +88,6 @@ def paper_config()->list[tuple]:
             ('warm-up', .1, 'public code, share of 56,642 steps'), ('schedule', 'linear', 'public code'), ('precision', 'fp32', 'public code'), ('seed', 42, 'public code'), ('the paper\'s own table', '-', 'not at hand; nothing is quoted from it')]
 
 # %% ../../nbs/opg/03_scst.ipynb #5da2e502
-def read_start(
-    cfg:SCSTConfig,
-    out,            # run folder of this stage
-)->tuple[Path, XEConfig, dict]:
-    "Folder, config and result of the run to start from"
-    base = base_of(cfg.run, out, 'the second stage')
-    if not is_finished(base): raise InputError(f'{base} holds no finished run; train one with capnb train opg.xe --out {cfg.run}.')
-    stage = read_json(base/'config.json').get('stage')
-    if stage!='xe': raise InputError(f'{base} is a run of stage {stage}; the second stage starts from one of stage xe.')
-    first = read_run_config(base)
-    if cfg.views>first.views: raise InputError(f'views is {cfg.views}, but {base} has {first.views} of each picture; set it to {first.views} or less, or to 0 for all.')
-    return base, first, read_json(base/'result.json')
-
 def train_scst(
     cfg:SCSTConfig,       # every choice
     out,                  # run folder
@@ -122,58 +96,30 @@ def train_scst(
 )->dict:                  # the result, as written to `result.json`
     "Train on and score; the run folder then holds config, log, captions, model and result"
     check_scst(cfg)
-    base,xe_cfg,before = read_start(cfg, out)
+    base,first,before = read_first(cfg.run, out, 'opg', XEConfig, cfg.views)
     device,run = pick_device(cfg.device),Run(out)
-    alone = PartialState(cpu=device=='cpu')
-    set_seed(cfg.seed)
-    table = load_data(xe_cfg) if table is None else table
+    state = begin_stage(cfg, device)
+    table = load_data(first) if table is None else table
     model = load_prefix_captioner(base/'model', device)
     model.cfg = dataclasses.replace(model.cfg, **decoding(cfg))
-    encoder = model.encoder or load_vision(str(find_path(xe_cfg.encoder)), device=device) # a captioner of ready features has none of its own
-    with alone.main_process_first():
-        train = features_of(table.split('train'), encoder, xe_cfg.views, xe_cfg.strict)
-        parts = {k:features_of(t, encoder, strict=xe_cfg.strict) for k,t in parts_of(table, xe_cfg.n_test).items()}
-        texts = training_texts(train.table)
-        reward = make_reward(cfg, train, texts, device)
-    if alone.is_main_process: say_problems(Table(table.rows), {k:v for p in (train, *parts.values()) for k,v in p.lost.items()})
-    fit_scst(model, train, reward, parts.get('val'), cfg, xe_cfg, base, run, getattr(encoder, 'fingerprint', ''), quiet)
-    if alone.is_main_process:
-        model.save_pretrained(run/'model')
-        finish_stage(model, parts, run, facts_of(cfg, before, model, len(train), table, device), xe_cfg.share_references, quiet)
-    alone.wait_for_everyone()
-    return read_json(run/'result.json')
+    ground = lay_ground(first, table, model.encoder or stage_encoder(first, device), state) # a captioner of ready features has no encoder of its own
+    with state.main_process_first(): reward = make_reward(cfg, ground.train, training_texts(ground.train.table), device)
+    fit_scst(model, ground, reward, cfg, first, base, run, quiet)
+    facts = second_facts(cfg, ground, model, before, system='opg', stage='scst', preset=f'{before["preset"]} + scst')
+    return end_stage(model, ground, run, facts, state, first.share_references, quiet)
 
 # %% ../../nbs/opg/03_scst.ipynb #d32503a2
 def decoding(cfg:SCSTConfig)->dict:
     "The choices for captioning that differ from the run's"
     return ({'beam_size':cfg.beam_size} if cfg.beam_size else {})|({} if cfg.length_penalty is None else {'length_penalty':cfg.length_penalty})
 
-def facts_of(cfg:SCSTConfig, before:dict, model:PrefixCaptioner, n:int, table:Table, device:str)->dict:
-    "What the result says beside the scores: the start's facts, and its scores under `start.`"
-    keep = 'world supervision trained_on encoder encoder_fingerprint'.split()
-    scores = {f'start.{k}':v for k,v in before.items() if '.' in k and isinstance(v, float)}
-    params = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return {k:before[k] for k in keep if k in before}|dict(system='opg', stage='scst', preset=f'{before["preset"]} + scst', config_hash=config_hash(cfg), seed=cfg.seed,
-        parameters=params, n_train=n, data_fingerprint=table.fingerprint(), device=device_name(device))|scores
-
-def fit_scst(model:PrefixCaptioner, train:Features, reward, val:Features|None, cfg:SCSTConfig, xe_cfg:XEConfig, base:Path, run:Run, mark:str='', quiet:bool=False):
-    "The loop on the reward, weights chosen by CIDEr on `val`, the start's among them"
+def fit_scst(model:PrefixCaptioner, ground:Ground, reward, cfg:SCSTConfig, first:XEConfig, base:Path, run:Run, quiet:bool=False):
+    "The loop on the reward, weights chosen by CIDEr on validation pictures, the start's among them"
     for part in filter(None, (getattr(model, k, None) for k in ('word_head', 'sparse_mask'))): part.requires_grad_(False) # sampling tells them nothing
     anchor = load_prefix_captioner(base/'model', pick_device(cfg.device), model.encoder).requires_grad_(False)
-    objective = scst(reward, cfg.samples, cfg.baseline, cfg.unfinished, cfg.dropout, anchor, cfg.log_every, max_len=cfg.max_len or xe_cfg.max_len, temperature=cfg.temperature)
-    health,check = Health(quiet),Validation(val, xe_cfg.n_val) if val is not None and len(val) else None
-    loop = Loop(model, Pictures(train, len(train), min(cfg.views or xe_cfg.views, xe_cfg.views)), objective, dataclasses.replace(loop_config(cfg), lr=scaled_lr(cfg)), state=run/'state',
-                run=run, evaluate=check, select=cfg.select or None, watch=health, groups=named_groups if cfg.decay_by_name else param_groups,
-                identity=identity(cfg, data=train.table.fingerprint(), encoder=mark, start=file_mark(base/'model'/'model.safetensors'), **reward_marks(cfg, reward)))
-    begun = loop.resume() # refuses a state of other settings before anything of the old run is touched
-    if loop.accel.is_main_process:
-        run.start(to_dict(cfg), system='opg', stage='scst')
-        if begun: health.recall(read_log(run/'log.jsonl'))
-        else: run.rewind(-1)
-    if not begun: loop.assess()
-    loop.fit(quiet)
-
-def identity(cfg:SCSTConfig, **marks)->dict:
-    "What a saved training state belongs to: every setting that shapes the weights, and marks of data, encoder, start and reward"
-    free = 'device save_every log_every eval_every run epochs steps beam_size length_penalty'.split()
-    return {k:v for k,v in identity_of(cfg).items() if k not in free}|{f'{k} fingerprint':v for k,v in marks.items()}
+    objective = scst(reward, cfg.samples, cfg.baseline, cfg.unfinished, cfg.dropout, anchor, cfg.log_every, max_len=cfg.max_len or first.max_len, temperature=cfg.temperature)
+    train,health = ground.train,Health(quiet)
+    loop = Loop(model, Pictures(train, len(train), min(cfg.views or first.views, first.views)), objective, dataclasses.replace(loop_config(cfg), lr=scaled_lr(cfg)), state=run/'state',
+                run=run, evaluate=validation_of(ground, first.n_val, cfg.select), select=cfg.select or None, watch=health, groups=named_groups if cfg.decay_by_name else param_groups,
+                identity=identity(cfg, data=train.table.fingerprint(), encoder=getattr(ground.encoder, 'fingerprint', ''), start=file_mark(base/'model'/'model.safetensors'), **reward_marks(cfg, reward)))
+    run_loop(loop, run, cfg, quiet, health, system='opg', stage='scst')

@@ -7,7 +7,7 @@ __all__ = ['MANY', 'RANGES', 'SCHEDULES', 'LoopConfig', 'loop_config', 'lr_facto
            'item_seeds', 'param_groups', 'Loop', 'TrainingStopped']
 
 # %% ../../nbs/train/00_loop.ipynb #f4a1a3c1
-import math, signal, threading, time
+import math, signal, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
@@ -41,6 +41,7 @@ class LoopConfig:
     clip:float = 1.                # largest norm of the whole gradient; 0 switches it off
     ema:float = 0.                 # decay of the averaged weights that are evaluated and kept; 0 switches it off
     eval_every:int = 0             # steps between evaluations; 0: once per epoch
+    patience:int = 0               # evaluations in a row without better weights after which training ends; 0: never
     save_every:int = 200           # steps between checkpoints for continuing
     log_every:int = 20             # steps between lines of the log
     precision:str = 'auto'         # auto, fp32, bf16
@@ -55,7 +56,7 @@ def _with_later(state:dict)->dict:
 
 MANY = float('inf')
 RANGES = dict(epochs=(1, MANY), steps=(1, MANY), batch_size=(1, MANY), accumulate=(1, MANY), lr=(0, MANY), warmup=(0, MANY), weight_decay=(0, MANY),
-              beta2=(0, 1), eps=(0, 1), clip=(0, MANY), ema=(0, .999999), eval_every=(0, MANY), save_every=(1, MANY), log_every=(1, MANY), seed=(0, 2**32-1)) # of `LoopConfig`
+              beta2=(0, 1), eps=(0, 1), clip=(0, MANY), ema=(0, .999999), eval_every=(0, MANY), patience=(0, MANY), save_every=(1, MANY), log_every=(1, MANY), seed=(0, 2**32-1)) # of `LoopConfig`
 
 def loop_config(cfg)->LoopConfig:
     "The loop's part of a stage's config: the fields of the same names"
@@ -275,7 +276,7 @@ def save(self:Loop):
 @patch
 def settings(self:Loop)->dict:
     "What must be equal for a state to be continued"
-    free = {'device', 'save_every', 'log_every', 'eval_every', 'epochs', 'steps'}
+    free = {'device', 'save_every', 'log_every', 'eval_every', 'patience', 'epochs', 'steps'}
     return {k:v for k,v in to_dict(self.cfg).items() if k not in free}|dict(steps=self.steps, items=len(self.data))|self.identity
 
 # %% ../../nbs/train/00_loop.ipynb #4b5dd9fc
@@ -327,9 +328,15 @@ def assess(self:Loop):
             if self.select and self.select not in values: raise InputError(f'weights cannot be chosen by {self.select!r}: the evaluation gives {", ".join(values)}.')
             score = values[self.select] if self.select else None
             if score is not None and (self.best is None or score>self.best['score']):
-                self.best = dict(score=float(score), step=self.step)
+                self.best = dict(score=float(score), step=self.step, waited=0)
                 self.keep('best.safetensors')
+            elif score is not None: self.best = self.best|dict(waited=self.best.get('waited', 0)+1) # evaluations since
     self.best = broadcast_object_list([self.best])[0] # all end with the same weights
+
+@patch
+def tired(self:Loop)->bool:
+    "Whether the last `patience` evaluations have found nothing better"
+    return bool(self.cfg.patience and self.best and self.best.get('waited', 0)>=self.cfg.patience)
 
 @patch
 def keep(self:Loop, name:str):
@@ -348,14 +355,17 @@ def fit(self:Loop, quiet:bool=False)->dict:
     with self.polite(), ThreadPoolExecutor(1) as pool:
         ahead = pool.submit(self.batches, self.step)
         for _ in bar:
+            if self.tired(): break # it was so when it was interrupted
             now,ahead = ahead.result(),pool.submit(self.batches, self.step+1)
             logs = self.train_step(now)
             if self.step%self.cfg.log_every==0 or self.accel.device.type=='cpu': last = self.note(logs, now, began, bar)
             self.step += 1
             ends = self.step==self.steps
             if ends or self.step%(self.cfg.eval_every or self.per_epoch)==0: self.assess()
+            ends = ends or self.tired()
             if ends or self.stopping or self.step%self.cfg.save_every==0: self.save()
             if self.stopping and not ends: raise KeyboardInterrupt(f'stopped at step {self.step}; the state is saved')
+    if self.tired() and self.step<self.steps and self.accel.is_main_process: print(f'ended at step {self.step} of {self.steps}: {self.cfg.patience} evaluations in a row were no better than that of step {self.best["step"]}, whose weights are kept.', file=sys.stderr)
     self.take_best()
     return last
 

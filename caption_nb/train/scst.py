@@ -143,7 +143,7 @@ def scst(
 @torch.no_grad()
 def _under(anchor, batch:dict, ids:Tensor, mask:Tensor)->np.ndarray: # (b, n)
     "Log-probabilities under another captioner, which makes a prefix of its own"
-    return anchor.logp(dict(features=batch['features']), ids, mask).double().cpu().numpy()
+    return anchor.logp(dict(features=batch['features'], known=batch.setdefault('known', {})), ids, mask).double().cpu().numpy()
 
 # %% ../../nbs/train/02_scst.ipynb #d80cda8d
 NO_DECAY = ('bias', 'LayerNorm.weight', 'norm.weight', 'norm1.weight', 'norm2.weight')
