@@ -17,7 +17,7 @@ from ..core import InputError, atomic_path, read_json, write_bytes, write_json
 from ..data.shards import as_jpeg
 from ..data.vectors import Vectors, read_derived, write_derived, write_vectors
 from .corpus import read_corpus, save_corpus
-from .phrases import Phrases, phrase_records, read_phrase_records, read_phrases, save_phrases
+from .phrases import Phrases, phrase_records, read_phrases, read_records, record_rows, save_phrases
 from .repair import KINDS
 
 # %% ../../nbs/sacap/03b_layout.ipynb #9b809317
@@ -108,8 +108,8 @@ def _hard(paths, ids, text_of, phrases)->tuple|None:
     out = []
     for p,own in zip(paths, ids):
         if not p.is_file(): continue
-        keys,rows = read_phrase_records(p, phrases)
-        at = {k:n for n,k in enumerate(keys)}
+        records = read_records(p)
+        at,rows = {r['pk']:n for n,r in enumerate(records)},record_rows(records, phrases, p)
         here = [i for i in own if text_of(i) in at]
         out.append((here, rows[[at[text_of(i)] for i in here]]))
     return (np.array([i for h,_ in out for i in h]),np.concatenate([r for _,r in out])) if out else None
@@ -179,11 +179,11 @@ def _import_test(top, out, folder, dtype, root):
         out.names = names
         out.test = write_vectors(folder/'feats/test', x, facts=dict(source='public'), dtype=dtype)
     if hard:
-        keys,rows = read_phrase_records(hard, _needed(out.phrases, root))
-        at = {k:n for n,k in enumerate(keys)}
-        lost = [n for n in out.names or keys if n not in at]
+        records = read_records(hard)
+        at,rows = {r['pk']:n for n,r in enumerate(records)},record_rows(records, _needed(out.phrases, root), hard)
+        lost = [n for n in out.names if n not in at]
         if lost: raise InputError(f'{hard}: {len(lost)} pictures have no phrases, such as {lost[0]}.')
-        out.names = out.names or keys
+        out.names = out.names or [r['pk'] for r in records]
         out.test_hard = rows[[at[n] for n in out.names]]
 
 # %% ../../nbs/sacap/03b_layout.ipynb #3b0c3a15

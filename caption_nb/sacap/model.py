@@ -36,10 +36,15 @@ class SacapConfig:
     temperature:float = .01      # divides the cosines before the softmax over the memory
     noise:float = 0.             # standard deviation of Gaussian noise on what the soft prompt is made of, in training
     positions:str = 'index'      # of tokens: index (counted through, padding too), mask (padding is not counted), released (index in training, mask when captioning)
+    top_k:int = 10               # nearest phrases among which they are chosen
+    similar:float = 1.           # a phrase with this cosine to one already taken is left out; 1: none is
+    heads:bool = False           # name a noun once
+    least:float = -1.            # cosine with the picture below which a phrase is not said
     hard_prompt_of:str = 'caption' # whose phrases a training caption gets: caption (those of its own picture, as released), image (those of the picture chosen by repair)
     strip_phrases:bool = True    # full stops at the ends of phrases are taken off when captioning too; False: in training only, as released
     tidy:bool = True             # training captions: single spaces, none before the final stop, the colon always a token of its own; False: as they are
     sentence:str = 'first'       # a training caption ends with its first: first (sentence, abbreviations known), stop (full stop, as released)
+    keep_stop:bool = True        # a training caption that is cut for length still ends with a full stop; False: as released
     score_norm:str = 'total'     # what divides a beam's log-probability: total (prompt and tokens before the stop, as released), new (new tokens, stop included)
     ban_end:bool = True          # the end mark is never written; False: like any other token
     cleanup:str = 'new'          # a caption is: new (the new tokens), colon (what follows the last colon up to a full stop, as released)
@@ -52,7 +57,7 @@ class SacapConfig:
 
 # %% ../../nbs/sacap/04_model.ipynb #a4cdb608
 WORDS = dict(cross=('plain', 'gated', 'off'), positions=('index', 'mask', 'released'), hard_prompt_of=('caption', 'image'), sentence=('first', 'stop'), score_norm=('total', 'new'), cleanup=('new', 'colon'))
-RANGES = dict(d=(1, 10**6), width=(1, 10**6), r=(1, 10**6), k=(1, 1000), hidden=(1, 10**6), hard_len=(0, 1000), n_phrases=(0, 1000), max_len=(2, 1000), temperature=(1e-6, 1e6), noise=(0, 1e6), beam_size=(1, 1000), max_new=(1, 1000), length_penalty=(-10, 10)) # of `SacapConfig`
+RANGES = dict(d=(1, 10**6), width=(1, 10**6), r=(1, 10**6), k=(1, 1000), hidden=(1, 10**6), hard_len=(0, 1000), n_phrases=(0, 1000), top_k=(1, 10**6), similar=(0, 1), least=(-1, 1), max_len=(2, 1000), temperature=(1e-6, 1e6), noise=(0, 1e6), beam_size=(1, 1000), max_new=(1, 1000), length_penalty=(-10, 10)) # of `SacapConfig`
 
 def check_sacap(c:SacapConfig)->SacapConfig:
     "Refuse what cannot be built"
@@ -68,7 +73,7 @@ def default(**changes)->SacapConfig:
 
 def published(**changes)->SacapConfig:
     "The choices of the released code; others by name"
-    return check_sacap(replace(SacapConfig(positions='released', strip_phrases=False, tidy=False, sentence='stop', ban_end=False, cleanup='colon'), **changes))
+    return check_sacap(replace(SacapConfig(positions='released', strip_phrases=False, tidy=False, sentence='stop', keep_stop=False, ban_end=False, cleanup='colon'), **changes))
 
 # %% ../../nbs/sacap/04_model.ipynb #37b08aee
 class MappingNetwork(nn.Module):
