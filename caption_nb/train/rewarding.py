@@ -62,6 +62,7 @@ def make_reward(
         parts[cfg.clip_metric] = cfg.clip_weight,ClipS(scorer, v)
     return Mixture(parts)
 
+# %% ../../nbs/train/07_rewarding.ipynb #cfb31c3e
 def need_pictures(
     parts:dict,   # name -> `Features`
     who:str,      # what looks at pictures
