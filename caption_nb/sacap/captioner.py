@@ -132,10 +132,13 @@ class SacapCaptioner(FolderCaptioner):
     def lm(self): return self.net.lm # what an objective asks about words
 
 # %% ../../nbs/sacap/04c_captioner.ipynb #f511b9ab
-def check_encoder(encoder, c:SacapConfig):
+def check_encoder(
+    encoder,
+    c:SacapConfig|None=None, # None: no sizes to compare with
+):
     "Refuse an encoder without a common space, or of other sizes"
     if not isinstance(encoder, ClipEncoder) or encoder.pooled or not encoder.norm: raise InputError(f'{encoder.name} gives no grid tokens of a CLIP behind its last norm; take an encoder such as open_clip:ViT-B-32/openai.')
-    found = dict(d=encoder.clip.dim, width=encoder.dim, r=encoder.n_tokens)
+    found = dict(d=encoder.clip.dim, width=encoder.dim, r=encoder.n_tokens) if c else {}
     wrong = [f'{k} is {v} there and {getattr(c, k)} here' for k,v in found.items() if v!=getattr(c, k)]
     if wrong: raise InputError(f'{encoder.name} does not belong to this captioner: {"; ".join(wrong)}.')
 
