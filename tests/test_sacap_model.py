@@ -12,22 +12,24 @@ from caption_nb.core import InputError, read_json, repo_path, write_json
 from caption_nb.data.toyscenes import render_scene, sample_scene
 from caption_nb.models.clip import clip_encoder
 from caption_nb.models.lm import load_lm
+from caption_nb.models.nearest import project
 from caption_nb.models.vision import load_vision
-from caption_nb.sacap.captioner import SacapCaptioner, TextStore, guide, make_store, new_sacap, project, sacap_xe
+from caption_nb.sacap.captioner import SacapCaptioner, guide, make_store, new_sacap, sacap_xe, text_store
 from caption_nb.sacap.decode import beam_captions
 from caption_nb.sacap.infer import caption_public
-from caption_nb.sacap.items import after_colon, batch_of, hard_items, public_rows, train_items
+from caption_nb.sacap.layout import write_feature_dict
 from caption_nb.sacap.model import default, published, seen_positions
-from caption_nb.sacap.published import load_public, public_sizes, to_public, to_theirs, write_features, write_phrases
+from caption_nb.sacap.prompts import after_colon, batch_of, hard_items, public_rows, train_items
+from caption_nb.sacap.published import load_public, public_sizes, to_public, to_theirs
 from caption_nb.train.dico import dico
 from caption_nb.train.scst import scst
 import sys
 sys.path.append(str(repo_path('tests')))
-import golden_sacap_model as golden
+import golden_sacap as golden
 
 def near(a, b, rtol): assert np.allclose(np.asarray(a, float), np.asarray(b, float), rtol=rtol, atol=rtol/10), (a, b)
 
-def store(kind): return TextStore(torch.stack([*golden.features(kind).values()]), torch.arange(len(golden.features(kind))), [*golden.features(kind)], kind)
+def store(kind): return text_store([*golden.vectors(kind)], torch.stack([*golden.vectors(kind).values()]), kind)
 
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory):
@@ -43,20 +45,19 @@ def recorded(checkpoint, **choices):
 @pytest.fixture(scope='module')
 def batch():
     "The recorded training batch from texts and pictures"
-    phrases = golden.hard_prompts()
-    phrases |= {k:v for k,v in golden.hard_prompts('supporting_image').items() if k in phrases} # texts are keys there, and the later one wins
+    phrases = golden.prompts() # texts are keys there, and the later one wins
     captions = [*golden.load('world')['rephrases']]
     items = train_items(golden.tokenizer(), captions, [phrases[c] for c in captions], published(**golden.TINY))
     grid = golden.clip().grid_tokens([golden.picture(n) for n in golden.chosen_pictures()])
-    return items,batch_of(items)|dict(features=grid, soft=project(golden.arrays()['global_feature'], store('text').features, .01))
+    return items,batch_of(items)|dict(features=grid, soft=torch.from_numpy(project(golden.arrays()['global_feature'], store('text').features, .01)))
 
 def test_tensors(batch):
-    want = golden.arrays()
+    want = golden.tensors()
     near(batch[1]['soft'], want['projected_feature'], 2e-5)
     near(batch[1]['features'][0], want['grid_feature_item0'], 2e-5)
     near(batch[1]['features'].sum((1, 2)), want['grid_feature_sum'], 2e-5)
     near(golden.clip().project(batch[1]['features'], normalize=False), want['clip_image_embedding_unnormalised'], 2e-5)
-    near(project(torch.stack([*golden.features('test').values()]), store('text').features, .01), want['test_projected_feature'], 2e-5)
+    near(project(torch.stack([*golden.vectors('test').values()]), store('text').features, .01), want['test_projected_feature'], 2e-5)
 
 def test_train_items(batch):
     want = golden.load('train_items')
@@ -64,7 +65,7 @@ def test_train_items(batch):
 
 def test_loss_and_gradients(checkpoint, batch):
     model,want = recorded(checkpoint),golden.load('forward')
-    near(model.net.soft_prompt(batch[1]['soft'])[0].detach(), golden.arrays()['soft_prompt_item0'], 2e-5)
+    near(model.net.soft_prompt(batch[1]['soft'])[0].detach(), golden.tensors()['soft_prompt_item0'], 2e-5)
     total,n,_ = sacap_xe()(model, dict(batch[1]))
     near(total.item()/n.item(), want['loss'], 2e-5)
     assert n.item()==want['n_targets']
@@ -90,7 +91,7 @@ def test_training_loop(checkpoint, batch):
 def test_generation(checkpoint):
     model,want = recorded(checkpoint),golden.load('generation')
     pictures = [golden.picture(f"test/{i['pk']}") for i in want['items']]
-    vectors = torch.stack([golden.features('test')[i['pk']] for i in want['items']])
+    vectors = torch.stack([golden.vectors('test')[i['pk']] for i in want['items']])
     soft,phrases = guide(vectors, model.memory, model.phrases, model.cfg)
     items = hard_items(model.lm.tokenizer, phrases, model.cfg)
     ids,mask,_ = public_rows(items, model.cfg)
@@ -120,9 +121,10 @@ def test_inference_folder(checkpoint, tmp_path):
     (top/'test'/'test_images').mkdir(parents=True)
     for n in names: golden.picture(f'test/{n}').save(top/'test'/'test_images'/f'{n}.jpg', format='png')
     write_json(top/'refs.json', {n:['x'] for n in names})
-    write_features(store('test'), top/'test'/'test_image_global_feature_dict.pt')
-    write_features(store('text'), top/'train'/'text_feature_dict.pt')
-    write_phrases([(n, p, []) for n,p in golden.hard_prompts('test_image').items()], top/'test'/'test_image_hard_prompt_dict.json')
+    f,keys = golden.features()
+    write_feature_dict(top/'test'/'test_image_global_feature_dict.pt', keys['test'], f['test'])
+    write_feature_dict(top/'train'/'text_feature_dict.pt', keys['text'], f['text'])
+    write_json(top/'test'/'test_image_hard_prompt_dict.json', golden.load('retrieval')['test_image'])
     where = checkpoint.parent
     caption_public(where, tmp_path, clip_encoder(golden.clip()), 'toy', 'toy', golden.tokenizer(), batch_size=128, heads=2, quiet=True)
     want = golden.load('inference_folder')

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NO_THINGS', 'ONE', 'head_noun', 'Phrases', 'corpus_hash', 'make_phrases', 'save_phrases', 'read_phrases',
-           'phrase_vectors', 'nearest_phrases', 'pick_phrases', 'phrase_records', 'read_phrase_records']
+           'phrase_vectors', 'nearest_phrases', 'pick_phrases', 'phrase_records', 'read_records', 'record_rows']
 
 # %% ../../nbs/sacap/02a_phrases.ipynb #8265a696
 import hashlib, json
@@ -163,7 +163,7 @@ def nearest_phrases(
 def pick_phrases(
     found,              # rows of `nearest_phrases`
     n:int=3,            # phrases wanted
-    vectors=None,       # of all phrases, for `similar`
+    vectors=None,       # of all phrases, array, tensor or `Vectors`, for `similar`
     similar:float=1.,   # a phrase this near to one taken is left out; 1: none is
     texts:list=None,    # of all phrases, for `heads`
     heads:bool=False,   # a noun is named once
@@ -181,8 +181,9 @@ def _filled(rows, n)->np.ndarray: return np.array([[*r, *[-1]*(n-len(r))] for r 
 def _apart(row, n, vectors, similar, nouns)->list:
     "Greedily those that are unlike what is taken"
     taken,near = [],np.zeros((len(row),)*2)
-    if similar<1:
-        x = unit_rows(vectors[row]) if len(row) else np.zeros((0, 1))
+    if similar<1 and len(row):
+        x = vectors[row]
+        x = unit_rows(x.cpu() if hasattr(x, 'cpu') else x)
         near = x@x.T
     for i in range(len(row)):
         if len(taken)<n and all(near[i,j]<similar and (not nouns or nouns[row[i]]!=nouns[row[j]]) for j in taken): taken.append(i)
@@ -197,23 +198,30 @@ def phrase_records(
     "The list of the public `..._image_hard_prompt_dict.json`"
     return [dict(pk=k, hard_prompt=[texts[i] for i in r['phrase']], sim_value=[round(float(s), 6) for s in r['similarity']]) for k,r in zip(keys, found, strict=True)]
 
-def read_phrase_records(
-    path,             # a public file of records
-    phrases:Phrases,  # that they are from
-)->tuple[list, np.ndarray]: # keys, and rows as from `nearest_phrases`
-    "What was found, from a public file"
-    data,row = read_json(path),{t:i for i,t in enumerate(phrases.texts)}
+def read_records(
+    path,      # a public file of records
+)->list[dict]: # `pk`, `hard_prompt`, `sim_value`
+    "The records of a public file, each with a key and as many phrases and cosines as the first"
+    data = read_json(path)
     if not isinstance(data, list) or not data: raise InputError(f'{path} is no list of records.')
-    out = np.empty(len(data), [('phrase', '<i4', (k := _width(data[0], path),)), ('similarity', '<f4', (k,))])
     for n,r in enumerate(data):
-        try:
-            out[n] = [row[' '.join(t.split())] for t in r['hard_prompt']],r['sim_value']
-            if len(r['sim_value'])!=k: raise ValueError
-        except KeyError as e: raise InputError(f'{path}: record {n} '+(f'has no {e}.' if e.args[0] in ('hard_prompt', 'sim_value') else f'names the phrase {e}, which is not in the list of {len(phrases)}.')) from None
-        except (TypeError, ValueError, AttributeError): raise InputError(f'{path}: record {n} must have {k} texts as "hard_prompt" and as many numbers as "sim_value".') from None
-    return [r.get('pk') for r in data],out
+        for name in ('pk', 'hard_prompt', 'sim_value'):
+            if not isinstance(r, dict) or not isinstance(r.get(name), str if name=='pk' else list): raise InputError(f'{path}: record {n} has no "{name}".')
+        k = len(data[0]['hard_prompt'])
+        good = all(isinstance(t, str) for t in r['hard_prompt']) and all(isinstance(v, (int, float)) for v in r['sim_value'])
+        if not good or {len(r['hard_prompt']), len(r['sim_value'])}!={k}: raise InputError(f'{path}: record {n} must have {k} texts as "hard_prompt" and as many numbers as "sim_value".')
+    return data
 
-def _width(record, path)->int:
-    "Phrases per record"
-    try: return len(record['hard_prompt'])
-    except (KeyError, TypeError): raise InputError(f'{path}: record 0 has no "hard_prompt".') from None
+# %% ../../nbs/sacap/02a_phrases.ipynb #4404293c
+def record_rows(
+    records:list,     # of `read_records`
+    phrases:Phrases,  # that they are from
+    path='the records', # for errors
+)->np.ndarray:        # rows as from `nearest_phrases`
+    "What was found, from public records"
+    row,k = {t:i for i,t in enumerate(phrases.texts)},len(records[0]['hard_prompt'])
+    out = np.empty(len(records), [('phrase', '<i4', (k,)), ('similarity', '<f4', (k,))])
+    for n,r in enumerate(records):
+        try: out[n] = [row[' '.join(t.split())] for t in r['hard_prompt']],r['sim_value']
+        except KeyError as e: raise InputError(f'{path}: record {n} names the phrase {e}, which is not in the list of {len(phrases)}.') from None
+    return out

@@ -241,7 +241,7 @@ def update(self:Loop,
     grads = [p.grad for p in self.params.values() if p.grad is not None]
     torch._foreach_mul_(grads, scale)
     norm = self.accel.clip_grad_norm_(list(self.params.values()), self.cfg.clip or math.inf)
-    for g in self.optimizer.param_groups: g['lr'] = self.cfg.lr*lr_factor(self.step, self.steps, self.cfg.warmup, self.cfg.schedule)
+    for g in self.optimizer.param_groups: g['lr'] = g.get('scale', 1.)*self.cfg.lr*lr_factor(self.step, self.steps, self.cfg.warmup, self.cfg.schedule)
     self.optimizer.step()
     self.optimizer.zero_grad(set_to_none=True)
     if self.ema:
