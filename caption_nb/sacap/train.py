@@ -8,7 +8,7 @@ __all__ = ['RANGES', 'PRESETS', 'PairChoices', 'SacapTrainConfig', 'repair_confi
            'run_table', 'picture_name', 'soft_vectors', 'said_of', 'DrawnPairs', 'groups_of', 'make_sacap',
            'preset_name', 'train_sacap', 'pairs_mark', 'fit_sacap']
 
-# %% ../../nbs/sacap/05_train.ipynb #90e373fe
+# %% ../../nbs/sacap/05_train.ipynb #60c489b2
 import hashlib, json
 from dataclasses import dataclass, fields
 import numpy as np
@@ -35,7 +35,7 @@ from ..runs import Run
 from ..train.loop import MANY, RANGES as LOOP_RANGES, Loop, loop_config, param_groups
 from ..train.stage import Features, Ground, begin_stage, check_select, end_stage, first_facts, identity, lay_ground, preset_of, run_loop, stage_encoder, validation_of
 
-# %% ../../nbs/sacap/05_train.ipynb #1c5b9189
+# %% ../../nbs/sacap/05_train.ipynb #13050c7a
 @dataclass
 class PairChoices:
     "Captions, their drawn pictures, and how they become pairs"
@@ -66,7 +66,7 @@ class PairChoices:
     strict:bool = False             # stop at the first picture that cannot be used, instead of leaving it out
     share_references:bool = True    # write references into captions.json; False keeps them in the untracked local/ of the run
 
-# %% ../../nbs/sacap/05_train.ipynb #647301a2
+# %% ../../nbs/sacap/05_train.ipynb #5f9c9362
 @dataclass
 class SacapTrainConfig(PairChoices, SacapChoices):
     "One training of SaCap's captioner, from captions to scores"
@@ -95,7 +95,7 @@ class SacapTrainConfig(PairChoices, SacapChoices):
     device:str = 'auto'             # auto, cpu, cuda
     seed:int = 0                    # of everything that is drawn
 
-# %% ../../nbs/sacap/05_train.ipynb #67f20bbf
+# %% ../../nbs/sacap/05_train.ipynb #fb777be8
 RANGES = LOOP_RANGES|MODEL_RANGES|dict(n_toy=(1, MANY), per_scene=(1, 5), wrong=(0, 1), gap=(0, 1), views=(1, MANY), n_train=(0, MANY), n_val=(0, MANY), n_test=(0, MANY), clip_weight=(0, MANY), drop_phrases=(0, 1), smoothing=(0, .99), new_lr=(0, MANY)) # of the config here
 
 def repair_config(cfg:PairChoices, seed:int=42)->RepairConfig:
@@ -125,7 +125,7 @@ def load_preset(stage:str, name:str)->SacapTrainConfig:
     "A preset by its name"
     return preset_of(PRESETS, stage, name)
 
-# %% ../../nbs/sacap/05_train.ipynb #b9fa67d9
+# %% ../../nbs/sacap/05_train.ipynb #633175a2
 def store_of(
     cfg:PairChoices,
     encoder,           # of the run
@@ -150,7 +150,7 @@ def check_store(p:Prepared, encoder, c:SacapChoices):
     for v in (p.text, p.images):
         if v.shape[1]!=encoder.clip.dim or v.facts.get('clip', encoder.clip.fingerprint)!=encoder.clip.fingerprint: raise InputError(f'{v.path} holds vectors of another CLIP than {encoder.name}; call capnb prepare sacap features with this one.')
 
-# %% ../../nbs/sacap/05_train.ipynb #e39ac51a
+# %% ../../nbs/sacap/05_train.ipynb #cf154261
 @dataclass
 class Drawn:
     "Captions with the pictures that they are trained with, by number"
@@ -190,7 +190,7 @@ def draw_pairs(p:Prepared, cfg:PairChoices, device:str='cpu')->Drawn:
     v = lasting(val, np.array([sims[c] for c in val.tolist()]).reshape(-1, KINDS), p, best)[0][:, 0] if len(val) else val
     return Drawn(caps[keep], ids[keep], cosines[keep], caps, val[v>=0], v[v>=0])
 
-# %% ../../nbs/sacap/05_train.ipynb #4560c33d
+# %% ../../nbs/sacap/05_train.ipynb #943cdf53
 def real_pictures(cfg:PairChoices, p:Prepared)->Table:
     "The real pictures that the config names; parts for training and choosing left out"
     if cfg.test=='toy': table = toy_world(n_train=0, n_val=0, n_text=0, n_text_train=0)
@@ -212,7 +212,7 @@ def run_table(p:Prepared, pairs:Drawn, tests:Table)->Table:
 
 def picture_name(i:int)->str: return f'drawn-{i//KINDS}-{i%KINDS}' # image id of a drawn picture in tables
 
-# %% ../../nbs/sacap/05_train.ipynb #0ae92bf7
+# %% ../../nbs/sacap/05_train.ipynb #a1fb7070
 def soft_vectors(
     p:Prepared,
     ids,               # (n,) pictures
@@ -239,7 +239,7 @@ def said_of(p:Prepared, ids, c:SacapChoices, device:str='cpu')->list[list[str]]:
     else: found = {f:p.hard[1][f][rows][:, :k] for f in ('phrase', 'similarity')}
     return said_phrases(found, p.phrases.texts, c, p.phrase_vectors)
 
-# %% ../../nbs/sacap/05_train.ipynb #e87f7a5c
+# %% ../../nbs/sacap/05_train.ipynb #d057f6fe
 class DrawnPairs:
     "Captions and drawn pictures as items of a loop"
     def __init__(self,
@@ -266,7 +266,7 @@ class DrawnPairs:
 
     def __len__(self): return len(self.caps)
 
-# %% ../../nbs/sacap/05_train.ipynb #d9e982fa
+# %% ../../nbs/sacap/05_train.ipynb #5195a9e7
 @patch
 def pick(self:DrawnPairs, idx, rng)->np.ndarray: # (b,) column of the picture of each caption
     "The pictures of a step: the ones there are, or drawn"
@@ -297,7 +297,7 @@ def collate(self:DrawnPairs,
     batch = batch_of(Items(*self.prompts(named, rng), ids[:, :1], ids[:, 1:], mask[:, 1:]))|dict(features=torch.from_numpy(x), soft=torch.from_numpy(self.soft[rows]), rows=torch.from_numpy(idx))
     return batch|dict(weight=torch.from_numpy(pair_weights(self.sims[idx, column], self.cfg.clip_weight))[:, None]) if self.cfg.clip_weight else batch
 
-# %% ../../nbs/sacap/05_train.ipynb #32e70bb3
+# %% ../../nbs/sacap/05_train.ipynb #35a051ba
 def groups_of(new_lr:float):
     "The optimiser's groups: what is new has `new_lr` times the learning rate"
     def new(name): return any(x in name for x in ('mapper.', 'adapter.', 'crossattention.', 'ln_cross_attn.'))
@@ -314,7 +314,7 @@ def make_sacap(cfg:SacapTrainConfig, encoder, p:Prepared, memory)->SacapCaptione
     said = text_store(p.phrases.texts[:len(p.phrase_vectors)], p.phrase_vectors[:], f'{name}: {len(p.phrase_vectors)} phrases') if cfg.n_phrases else None
     return new_sacap(load_lm(cfg.lm, '.'), encoder, known, said, SacapConfig(**same), cfg.seed, cfg.encoder)
 
-# %% ../../nbs/sacap/05_train.ipynb #1e423a9d
+# %% ../../nbs/sacap/05_train.ipynb #ca6817a7
 def preset_name(cfg:SacapTrainConfig)->str:
     "A word for the run: what an ablation takes away"
     said = [f'{cfg.repair} pairs', *(w for w,off in (('no hard prompt', not cfg.n_phrases), ('no projection', not cfg.project), (f'cross {cfg.cross}', cfg.cross!='plain')) if off)]
@@ -347,7 +347,7 @@ def train_sacap(
     facts |= dict(supervision='text', trained_on=f'{facts["world"]} captions, {len(data)} with {len(ground.train)} drawn pictures', n_captions=len(data), n_memory=len(pairs.memory), n_phrase_list=len(p.phrase_vectors) if cfg.n_phrases else 0)
     return end_stage(model, ground, run, facts, state, cfg.share_references, quiet)
 
-# %% ../../nbs/sacap/05_train.ipynb #fd1aac99
+# %% ../../nbs/sacap/05_train.ipynb #26f19f2e
 def pairs_mark(data:DrawnPairs)->str:
     "Stands for the pairs and everything that was worked out of them"
     h = hashlib.sha256()
