@@ -96,10 +96,11 @@ def test_checkpoints_of_the_original(tmp_path, monkeypatch):
     write_json(top/'test'/'test_image_hard_prompt_dict.json', golden.load('retrieval')['test_image'])
     write_feature_dict(top/'train'/'text_feature_dict.pt', keys['text'], f['text'])
     write_feature_dict(tmp_path/'data'/'object_phrases_feature_dict.pt', keys['phrases'], f['phrases'])
+    golden.tokenizer().save_pretrained(tmp_path/'words')
     (tmp_path/'trained').mkdir()
     torch.save(golden.checkpoint(), tmp_path/'trained'/'captioner_0.pt')
     monkeypatch.setattr('caption_nb.models.vision.load_vision', lambda spec, **how: clip_encoder(golden.clip()))
-    words = ['caption', '--system', 'sacap', '--model-path', str(tmp_path/'trained'), '--root', str(tmp_path/'data'), '--support-dataset', 'toy', '--tokenizer', str(golden.FOLDER/'toy_tokenizer'), '--heads', '2', '--device', 'cpu']
+    words = ['caption', '--system', 'sacap', '--model-path', str(tmp_path/'trained'), '--root', str(tmp_path/'data'), '--support-dataset', 'toy', '--tokenizer', str(tmp_path/'words'), '--heads', '2', '--device', 'cpu']
     assert cli.main([*words, '--test-dataset', 'toy'])==0
     assert read_json(tmp_path/'trained'/'test_in_toy'/'captioner_0_res.json')==golden.load('inference_folder')['test_in_toy/captioner_0_res.json']
     assert cli.main([*words, str(top/'test'/'test_images'), '--out', str(tmp_path/'c.json')])==0
