@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['THEIRS', 'HEAD', 'EMBEDDING', 'BUFFERS', 'DECISIONS', 'to_ours', 'to_theirs', 'public_sizes', 'fill_public',
-           'load_public', 'to_public', 'old_masks', 'save_public', 'Decision', 'paper_config']
+           'read_tokenizer', 'load_public', 'to_public', 'old_masks', 'save_public', 'Decision', 'paper_config']
 
 # %% ../../nbs/sacap/04d_published.ipynb #4dd4751e
 import re
@@ -13,7 +13,7 @@ import torch
 from transformers import AutoTokenizer, GPT2Config
 from ..core import InputError, atomic_path
 from ..models.clip import ClipEncoder
-from ..models.weights import LOCAL, find_weights, load_into, load_state
+from ..models.weights import LOCAL, find_weights, first_line, load_into, load_state
 from .captioner import SacapCaptioner, TextStore
 from .model import TIED, SacapLM, SacapNet, build_gpt, published
 
@@ -64,6 +64,12 @@ def fill_public(
     net.lm.gpt.tie_weights()
     return net.eval()
 
+def read_tokenizer(name:str):
+    "GPT-2's tokenizer from a folder, or by a name that `find_weights` finds"
+    folder = find_weights(name, 'tokenizer')
+    try: return AutoTokenizer.from_pretrained(folder, **LOCAL)
+    except Exception as e: raise InputError(f'{folder} cannot be read as a tokenizer ({first_line(e)[:120]}); it needs tokenizer.json, or vocab.json and merges.txt beside a config.json.') from None
+
 def load_public(
     path,                        # captioner_<epoch>.pt
     encoder:ClipEncoder|None,    # the CLIP it was trained with, ViT-B/32 of OpenAI; None for ready features
@@ -78,7 +84,7 @@ def load_public(
     state = load_state(path)
     gc,sizes = public_sizes(state, heads, path)
     gc.resid_pdrop = gc.embd_pdrop = gc.attn_pdrop = dropout
-    if isinstance(tokenizer, str): tokenizer = AutoTokenizer.from_pretrained(find_weights(tokenizer, 'tokenizer'), **LOCAL)
+    if isinstance(tokenizer, str): tokenizer = read_tokenizer(tokenizer)
     seen = {} if encoder is None else dict(encoder=encoder.name, r=encoder.n_tokens)
     cfg = published(**sizes|seen|choices)
     model = SacapCaptioner(cfg, SacapLM(build_gpt(gc, cfg.cross), tokenizer, cfg.stop), encoder, memory, phrases)
