@@ -91,8 +91,9 @@ def parse(command, rest):
         preset,options = cli.take_preset(rest[0], cli.take_option(rest[1:], 'out', '')[1])
         from_args(cli.STAGES[rest[0]]()[0], options, default=preset)
     elif command=='prepare' and rest:
-        _,options = cli.take_option(rest[1:], 'out', '')
-        from_args(cli.PREPARED[rest[0]]()[0], options)
+        what,*rest = [' '.join(rest[:2]), *rest[2:]] if rest[0]=='sacap' else rest
+        preset,options = cli.take_step_preset(what, cli.take_option(rest, 'out', '')[1])
+        from_args(cli.PREPARED[what]()[0], options, default=preset)
     elif command=='opg': read_opg_command(rest[:rest.index('--')] if '--' in rest else rest)
     elif command in ('run', 'sweep') and rest:
         params,rest = cli.take_params(rest)
