@@ -10,6 +10,7 @@ __all__ = ['STEP_NAMES', 'COMMANDS', 'step_of', 'step_preset', 'SacapArgs', 'cap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
+import numpy as np
 import tyro
 from .opgcommands import Command
 from .systems import caption_to_file, captioner_key, load, told_captions, with_shards
@@ -84,7 +85,8 @@ def memory_of(a:SacapArgs):
     if (Path(name)/'test.json').is_file():
         p = open_prepared(name)
         if p.text is None: raise InputError(f'{name} has no vectors of captions; call capnb prepare sacap features --out {name}.')
-        return text_store([p.corpus.text[i] for i in p.text.ids.tolist()], p.text[:], Path(name).name, keep=False)
+        ids = [i for i in p.text.ids.tolist() if p.corpus.dup_of[i]==i] # each text once
+        return text_store([p.corpus.text[i] for i in ids], p.text[p.text.find(np.array(ids))], Path(name).name, keep=False)
     return read_store(find_path(a.root)/name/'train'/'text_feature_dict.pt', keep=False)
 
 def load_checkpoint(a:SacapArgs):

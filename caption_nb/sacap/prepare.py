@@ -9,6 +9,7 @@ __all__ = ['STEPS', 'StoreChoices', 'captions_of', 'open_store', 'begin_store', 
            'toy_store']
 
 # %% ../../nbs/sacap/03c_prepare.ipynb #a7181076
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
@@ -19,7 +20,7 @@ from ..data.toy import toy_captions
 from ..data.vectors import Vectors, write_vectors
 from ..models.clip import Clip, clip_encoder, load_clip
 from .corpus import make_corpus, read_corpus, to_draw
-from .layout import Prepared, export_public, import_public, open_prepared, save_prepared
+from .layout import Prepared, export_public, import_public, open_prepared, save_prepared, save_prompts
 from .phrases import corpus_hash, make_phrases, nearest_phrases, phrase_vectors, read_phrases, save_phrases
 from .pictures import Keep, caption_items, read_pictures, write_pictures
 from .repair import KINDS
@@ -70,7 +71,8 @@ def text_vectors(
     batch_size:int=256,
 )->Vectors:          # ids: numbers of captions
     "One vector per caption, made when they are not there yet"
-    facts,texts = dict(clip=clip.fingerprint, corpus=corpus_hash(p.corpus.text)),p.corpus.text[p.corpus.dup_of>=0].tolist()
+    texts = p.corpus.text[p.corpus.dup_of>=0].tolist()
+    facts = dict(clip=clip.fingerprint, corpus=corpus_hash(p.corpus.text), order=hashlib.sha256('\n'.join(p.corpus.text).encode()).hexdigest()[:16])
     try: there = Vectors(into)
     except InputError: there = None
     if there is not None and there.facts==facts: return there
@@ -191,10 +193,12 @@ def add_prompts(c:PromptsStep, out)->Prepared:
     "`capnb prepare sacap prompts --data data/mscoco --out stores/mscoco`"
     p = open_store(c, out)
     if p.phrase_vectors is None: raise InputError(f'{out} has no vectors of phrases; call capnb prepare sacap features --out {out} first.')
+    for v in (p.images, p.test):
+        if v is not None and len({v.facts.get('clip'), p.phrase_vectors.facts.get('clip')}-{None})>1: raise InputError(f'{v.path} and {p.phrase_vectors.path} are of different CLIPs; call capnb prepare sacap features --out {out} again.')
     device = pick_device(c.device)
     if p.images is not None: p.hard = np.asarray(p.images.ids),nearest_phrases(p.images, p.phrase_vectors, c.top_k, device=device, quiet=False)
     if p.test is not None: p.test_hard = nearest_phrases(p.test, p.phrase_vectors, c.top_k, device=device, quiet=False)
-    save_prepared(p, out)
+    save_prompts(p, out)
     return p
 
 # %% ../../nbs/sacap/03c_prepare.ipynb #87daadfc

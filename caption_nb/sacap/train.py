@@ -147,7 +147,8 @@ def check_store(p:Prepared, encoder, c:SacapChoices):
     "Refuse a store that lacks something, or that another CLIP has seen"
     for what,there,step in (('captions', p.corpus, 'features'), ('vectors of captions', p.text, 'features'), ('vectors of drawn pictures', p.images, 'pictures'), ('vectors of phrases', p.phrase_vectors if c.n_phrases else True, 'features')):
         if there is None: raise InputError(f'the store has no {what}; call capnb prepare sacap {step} on it.')
-    for v in (p.text, p.images):
+    if c.n_phrases and p.phrase_vectors.facts.get('phrases', p.phrases.hash)!=p.phrases.hash: raise InputError(f'{p.phrase_vectors.path} holds vectors of another list of phrases; call capnb prepare sacap features on the store again.')
+    for v in (p.text, p.images, *([p.phrase_vectors] if c.n_phrases else [])):
         if v.shape[1]!=encoder.clip.dim or v.facts.get('clip', encoder.clip.fingerprint)!=encoder.clip.fingerprint: raise InputError(f'{v.path} holds vectors of another CLIP than {encoder.name}; call capnb prepare sacap features with this one.')
 
 # %% ../../nbs/sacap/05_train.ipynb #cf154261
@@ -172,7 +173,7 @@ def lasting(caps, sims, p:Prepared, rc:RepairConfig, device:str='cpu')->tuple: #
 
 def draw_pairs(p:Prepared, cfg:PairChoices, device:str='cpu')->Drawn:
     "Which captions are trained with which pictures"
-    rc = repair_config(cfg)
+    rc = repair_config(cfg, cfg.seed)
     caps = p.corpus.cap_id[p.corpus.cap_id==p.corpus.dup_of].to_numpy()
     caps = caps[np.argsort(uniforms(caps, seed=0), kind='stable')]
     sims = dict(zip(p.text.ids.tolist(), pair_similarities(p.text, p.images)))
@@ -357,5 +358,5 @@ def pairs_mark(data:DrawnPairs)->str:
 def fit_sacap(model:SacapCaptioner, data:DrawnPairs, ground:Ground, cfg:SacapTrainConfig, run:Run, quiet:bool=False):
     "The loop on cross-entropy, the colon counted, weights chosen by held-out drawn pairs"
     loop = Loop(model, data, sacap_xe(cfg.smoothing), loop_config(cfg), state=run/'state', run=run, evaluate=validation_of(ground, cfg.n_val, cfg.select) if cfg.n_val else None, select=(cfg.select or None) if cfg.n_val else None,
-                identity=identity(cfg, data=ground.train.table.fingerprint(), encoder=ground.encoder.fingerprint, pairs=pairs_mark(data), start=hash_state(model.net)[:16]), groups=groups_of(cfg.new_lr))
+                identity=identity(cfg, data=ground.train.table.fingerprint(), encoder=ground.encoder.fingerprint, pairs=pairs_mark(data), start=hash_state(model.net)[:16], positions=cfg.positions), groups=groups_of(cfg.new_lr))
     run_loop(loop, run, cfg, quiet, system='sacap', stage='xe')
