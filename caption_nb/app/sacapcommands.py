@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STEP_NAMES', 'COMMANDS', 'step_of', 'step_preset', 'SacapArgs', 'caption_sacap', 'test_pictures', 'memory_of',
-           'load_checkpoint', 'checkpoint_key', 'caption_published']
+           'load_checkpoint', 'caption_published']
 
 # %% ../../nbs/app/05_sacapcommands.ipynb #000615ee
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 from .opgcommands import Command
-from .systems import caption_to_file, captioner_key, load, told_captions, with_shards
+from .systems import caption_to_file, captioner_key, load, model_key, told_captions, with_shards
 from ..core import InputError, Pairs, UsageError, find_path, pick_device
 
 # %% ../../nbs/app/05_sacapcommands.ipynb #24044fd3
@@ -66,7 +66,7 @@ def caption_sacap(a:SacapArgs):
     if getattr(model, 'system', '')!='sacap': raise InputError(f'{path} is a captioner of another system; caption with it by capnb caption --run.')
     if a.support_dataset and not public: model.set_text(memory_of(a), model.phrases)
     images = with_shards(a.images) if a.images else test_pictures(find_path(a.root)/a.test_dataset/'test'/'test_images')
-    key = f'{checkpoint_key(model, a) if public else captioner_key(path)} {a.support_dataset}'.strip()
+    key = f'{f"{model_key(model)} {a.root}" if public else captioner_key(path)} {a.support_dataset}'.strip()
     told_captions(*caption_to_file(model, images, a.out, key, a.batch_size, a.strict), a.out)
 
 def test_pictures(folder:Path)->Pairs:
@@ -97,11 +97,6 @@ def load_checkpoint(a:SacapArgs):
     device = pick_device(a.device)
     encoder,file = load_vision(a.encoder, device=device),list(checkpoints(a.model_path).values())[-1]
     return load_public(file, encoder, a.tokenizer, memory_of(a), read_store(find_path(a.root)/'object_phrases_feature_dict.pt'), a.heads or None).to(device)
-
-def checkpoint_key(model, a:SacapArgs)->str:
-    "Stands for the weights of a checkpoint, its eye and its data"
-    from caption_nb.models.weights import hash_state
-    return f'{hash_state(model.net)[:16]} {model.encoder.fingerprint[:16]} {a.root}'
 
 def caption_published(a:SacapArgs):
     "The original's checkpoints over the test part of its data, with its files as the result"

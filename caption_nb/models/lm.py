@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['ATTENTION', 'HIDDEN', 'CACHE', 'seq_logp', 'without_cudnn', 'PrefixLM', 'small_gpt2', 'Context', 'key_bias',
-           'Packing', 'pack_captions', 'attention_bias', 'packed_layout', 'State', 'load_lm', 'END', 'encode_captions',
-           'pre_caption', 'token_id', 'train_tokenizer']
+           'Packing', 'pack_captions', 'attention_bias', 'packed_layout', 'State', 'load_lm', 'save_frame',
+           'read_frame', 'END', 'encode_captions', 'pre_caption', 'token_id', 'train_tokenizer']
 
 # %% ../../nbs/models/01_lm.ipynb #efdc9982
 from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
+from pathlib import Path
 import torch
 from fastcore.basics import patch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from ..core import InputError
 from .text import END, encode_captions, pre_caption, token_id, train_tokenizer
-from .weights import check_found, find_weights, first_line, load_state
+from .weights import LOCAL, check_found, find_weights, first_line, load_state
 
 _all_ = ['END', 'encode_captions', 'pre_caption', 'token_id', 'train_tokenizer'] # text in and out belongs to the same door
 
@@ -368,3 +369,20 @@ def _read_part(auto, folder, what:str):
     "Config or tokenizer by one of the library's own readers; code that lies beside them is not run, and nobody is asked whether it may"
     try: return auto.from_pretrained(folder, trust_remote_code=False)
     except Exception as e: raise InputError(f'{folder}: {what} cannot be read: {first_line(e)} Copy or fetch the folder again.') from e
+
+# %% ../../nbs/models/01_lm.ipynb #cc8c0e43
+def save_frame(lm:PrefixLM, folder):
+    "Write everything but its weights"
+    lm.gpt.config.save_pretrained(folder)
+    lm.tokenizer.save_pretrained(folder)
+
+def read_frame(
+    folder,                # of a captioner; `save_frame` wrote into its lm/
+    build=GPT2LMHeadModel, # config -> a GPT-2 with fresh weights
+)->tuple:                  # the GPT-2, its weights still to come, and its tokenizer
+    "What `save_frame` wrote; transformers would make up a missing tokenizer, an empty one"
+    lm = Path(folder)/'lm'
+    there = {p.name for p in lm.glob('*')}
+    if 'config.json' not in there or not there & {'tokenizer.json', 'vocab.json'}: raise InputError(f'{folder} is not complete: lm/ needs a config and a tokenizer. Train or copy it again.')
+    try: return build(AutoConfig.from_pretrained(lm, **LOCAL)),AutoTokenizer.from_pretrained(lm, **LOCAL)
+    except Exception as e: raise InputError(f'{lm} is damaged ({first_line(e)[:120]}). Train or copy it again.') from None

@@ -14,13 +14,11 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoTokenizer, GPT2LMHeadModel
 from ..core import Caption, InputError
 from ..models.decode import DecodeConfig, Proposals, as_proposals, decode
 from ..models.folder import FolderCaptioner
-from ..models.lm import PrefixLM, attention_bias
+from ..models.lm import PrefixLM, attention_bias, read_frame, save_frame
 from ..models.mappers import make_mapper, prefix_similarity
-from ..models.weights import LOCAL
 from .mask import SparseMask, check_mask, compact
 from ..rewards.consensus import load_neighbours, save_neighbours
 
@@ -275,13 +273,16 @@ def save_parts(self:PrefixCaptioner, folder:Path)->dict:
     "Write the language model's config and tokenizer, and the neighbours"
     _can_read(self.lm)
     for name in ('neighbours.json', 'neighbours.npy'): (folder/name).unlink(missing_ok=True)
-    self.lm.gpt.config.save_pretrained(folder/'lm')
-    self.lm.tokenizer.save_pretrained(folder/'lm')
+    save_frame(self.lm, folder/'lm')
     if self.neighbours is not None: save_neighbours(self.neighbours, folder)
     return dict(stop=self.lm.stop_id)
 
 @patch(cls_method=True)
-def load_parts(cls:PrefixCaptioner, folder:Path, said:dict)->dict: return dict(lm=_fresh_lm(folder, said.pop('stop', None)))
+def load_parts(cls:PrefixCaptioner, folder:Path, said:dict)->dict:
+    "The language model, its weights still to come"
+    stop = said.pop('stop', None)
+    if stop is None: raise InputError(f'{folder} is not complete: config.json needs `stop`. Train or copy it again.')
+    return dict(lm=PrefixLM(*read_frame(folder), stop))
 
 @patch
 def loaded(self:PrefixCaptioner, folder:Path):
@@ -290,17 +291,6 @@ def loaded(self:PrefixCaptioner, folder:Path):
     self.neighbours = load_neighbours(folder)
 
 # %% ../../nbs/opg/00_prefix.ipynb #3553b8f6
-def _fresh_lm(folder:Path, stop)->PrefixLM:
-    "The language model of a captioner's folder, its weights still to come; transformers would make up a missing tokenizer, an empty one"
-    there = {p.name for p in (folder/'lm').glob('*')}
-    if stop is None or 'config.json' not in there or not there & {'tokenizer.json', 'vocab.json'}:
-        raise InputError(f'{folder} is not complete: config.json needs `stop`, and lm/ a config and a tokenizer. Train or copy it again.')
-    try:
-        gpt = GPT2LMHeadModel(AutoConfig.from_pretrained(folder/'lm', **LOCAL))
-        tokenizer = AutoTokenizer.from_pretrained(folder/'lm', **LOCAL)
-    except Exception as e: raise InputError(f'{folder}/lm is damaged ({str(e).splitlines()[0][:120] if str(e) else type(e).__name__}). Train or copy it again.') from None
-    return PrefixLM(gpt, tokenizer, stop)
-
 def load_prefix_captioner(
     folder,               # written by `save_pretrained`
     device:str='cpu',     # where it will run

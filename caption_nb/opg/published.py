@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MASK', 'BUFFERS', 'OURS', 'VARIANTS', 'PRESETS', 'DECISIONS', 'PublishedFile', 'read_published', 'mapper_config',
            'gpt_config', 'to_ours', 'to_theirs', 'published_encoder', 'load_published', 'published_state',
-           'save_published', 'variant_fields', 'published_xe', 'default_xe', 'load_preset', 'Decision',
-           'PublishedConfig', 'adopt_published']
+           'save_published', 'variant_fields', 'published_xe', 'default_xe', 'load_preset', 'PublishedConfig',
+           'adopt_published']
 
 # %% ../../nbs/opg/00b_published.ipynb #0e437b70
 import re
@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
-from ..core import InputError, atomic_path, cache_dir, check_ranges, config_hash, find_path, pick_device, to_dict
+from ..core import Decision, InputError, atomic_path, cache_dir, check_ranges, find_path, pick_device, to_dict
 from ..data.table import Table
 from ..models.lm import PrefixLM
 from ..models.vision import load_vision
@@ -25,8 +25,8 @@ from ..models.xvlm import XvlmEncoder, build_swin, config_from_shapes, fill_swin
 from .prefix import TIED, PrefixCaptioner, PrefixConfig
 from .scst import default_scst, published_scst
 from .train import RANGES, XEConfig
-from ..train.stage import features_of, finish_stage, load_data, parts_of, preset_of, say_problems
-from ..runs import Run, device_name
+from ..train.stage import adopted_facts, features_of, finish_stage, load_data, parts_of, preset_of, say_problems
+from ..runs import Run
 
 # %% ../../nbs/opg/00b_published.ipynb #d0b664db
 MASK = ('prefix_mask', 'linear1.weight', 'linear1.bias', 'linear2.weight', 'linear2.bias', 'norm.weight', 'norm.bias')
@@ -213,15 +213,6 @@ def load_preset(
     "A preset by its name"
     return preset_of(PRESETS, stage, name)
 
-# %% ../../nbs/opg/00b_published.ipynb #419f0d31
-@dataclass(frozen=True)
-class Decision:
-    "One difference between the public code and this package"
-    number:int     # counted through both stages
-    reference:str  # what the public code does
-    ours:str       # what is done here
-    switch:str=''  # field that chooses between the two, as stage.field; '' where only one way is right
-
 # %% ../../nbs/opg/00b_published.ipynb #bc2c4c52
 DECISIONS = [Decision(*d) for d in (
     (1, 'any text after a boolean option is true, "False" too', 'booleans mean what they say'),
@@ -305,6 +296,5 @@ def adopt_published(
     model.encoder.to(device)
     parts = {k:features_of(t, model.encoder) for k,t in parts_of(table, cfg.n_test).items()}
     model.to(device).save_pretrained(run/'model')
-    facts = dict(world=Path(cfg.data).name, system='opg', stage='xe', preset=f'{model.cfg.mapper}, published weights', config_hash=config_hash(start), supervision='paired', trained_on=f'published checkpoint {Path(cfg.file).name}',
-                 parameters=sum(p.numel() for p in model.parameters()), encoder=model.encoder.name, encoder_fingerprint=model.encoder.fingerprint, data_fingerprint=table.fingerprint(), device=device_name(device))
+    facts = adopted_facts(start, model, table, cfg.file, system='opg', stage='xe', preset=f'{model.cfg.mapper}, published weights')
     return finish_stage(model, parts, run, facts, cfg.share_references, quiet)

@@ -9,21 +9,20 @@ __all__ = ['TextStore', 'text_store', 'make_store', 'nearest', 'guide', 'SacapCa
 # %% ../../nbs/sacap/04c_captioner.ipynb #9205f9ff
 import dataclasses
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 import torch
 from fastcore.basics import patch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoConfig, AutoTokenizer
 from ..core import Caption, InputError, atomic_path, make_config, read_json, write_json
 from ..data.vectors import unit_rows
 from ..models.clip import Clip, ClipEncoder
 from ..models.decode import DecodeConfig, Proposals, as_proposals, decode
 from ..models.folder import FolderCaptioner
-from ..models.lm import PrefixLM
+from ..models.lm import PrefixLM, read_frame, save_frame
 from ..models.nearest import Rows, project
-from ..models.weights import LOCAL, first_line, load_state
+from ..models.weights import load_state
 from .decode import beam_captions
 from .model import TIED, SacapConfig, SacapLM, SacapNet, build_gpt, check_sacap, default, with_cross
 from .phrases import nearest_phrases
@@ -272,8 +271,7 @@ def saved(self:SacapCaptioner)->SacapNet: return self.net
 def save_parts(self:SacapCaptioner, folder:Path)->dict:
     "Write what belongs to the language model but its weights, and the stores"
     if self.lm.tokenizer is None: raise InputError('this captioner has no tokenizer and cannot be saved; load it with the tokenizer of its language model.')
-    self.lm.gpt.config.save_pretrained(folder/'lm')
-    self.lm.tokenizer.save_pretrained(folder/'lm')
+    save_frame(self.lm, folder/'lm')
     save_stores(dict(memory=self.memory, phrases=self.phrases), folder)
     return {}
 
@@ -281,17 +279,10 @@ def save_parts(self:SacapCaptioner, folder:Path)->dict:
 def load_parts(cls:SacapCaptioner, folder:Path, said:dict)->dict:
     "The language model, its weights still to come, and the stores"
     c = check_sacap(make_config(SacapConfig, said, str(folder/'config.json')))
-    return dict(lm=_fresh_lm(folder, c))|{n:load_store(folder, n) for n in ('memory', 'phrases')}
+    return dict(lm=SacapLM(*read_frame(folder, partial(build_gpt, cross=c.cross)), c.stop))|{n:load_store(folder, n) for n in ('memory', 'phrases')}
 
 @patch
 def loaded(self:SacapCaptioner, folder:Path): self.lm.gpt.tie_weights()
-
-def _fresh_lm(folder:Path, c:SacapConfig)->SacapLM:
-    "The language model of a captioner's folder, its weights still to come"
-    there = {p.name for p in (folder/'lm').glob('*')}
-    if 'config.json' not in there or not there & {'tokenizer.json', 'vocab.json'}: raise InputError(f'{folder} is not complete: lm/ needs a config and a tokenizer. Train or copy it again.')
-    try: return SacapLM(build_gpt(AutoConfig.from_pretrained(folder/'lm', **LOCAL), c.cross), AutoTokenizer.from_pretrained(folder/'lm', **LOCAL), c.stop)
-    except Exception as e: raise InputError(f'{folder}/lm is damaged ({first_line(e)[:120]}). Train or copy it again.') from None
 
 # %% ../../nbs/sacap/04c_captioner.ipynb #0ee55878
 def load_sacap(

@@ -4,14 +4,13 @@
 
 # %% auto #0
 __all__ = ['THEIRS', 'HEAD', 'EMBEDDING', 'BUFFERS', 'DECISIONS', 'to_ours', 'to_theirs', 'public_sizes', 'fill_public',
-           'read_tokenizer', 'load_public', 'to_public', 'old_masks', 'save_public', 'Decision', 'paper_config']
+           'read_tokenizer', 'load_public', 'to_public', 'old_masks', 'save_public', 'paper_config']
 
 # %% ../../nbs/sacap/04d_published.ipynb #4dd4751e
 import re
-from dataclasses import dataclass
 import torch
 from transformers import AutoTokenizer, GPT2Config
-from ..core import InputError, atomic_path
+from ..core import Decision, InputError, atomic_path
 from ..models.clip import ClipEncoder
 from ..models.weights import LOCAL, find_weights, first_line, load_into, load_state
 from .captioner import SacapCaptioner, TextStore
@@ -119,14 +118,6 @@ def save_public(
     with atomic_path(path) as tmp: torch.save(state, tmp)
 
 # %% ../../nbs/sacap/04d_published.ipynb #5d659fc6
-@dataclass(frozen=True)
-class Decision:
-    "One difference between the public code and this package"
-    number:int     # as in the package's specification
-    reference:str  # what the public code does
-    ours:str       # what is done here
-    switch:str=''  # field of `SacapConfig` that chooses between the two; '' where only one way is right
-
 DECISIONS = [Decision(*d) for d in (
     (2, 'a training caption gets the phrases of its own picture, although repair may have chosen another', 'the same, or those of the picture chosen', 'hard_prompt_of'),
     (4, 'padding takes up positions in training and none when captioning', 'counted through in both, or not counted in both', 'positions'),

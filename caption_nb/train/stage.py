@@ -6,8 +6,8 @@
 __all__ = ['VALUES', 'FREE', 'DataChoices', 'load_data', 'say_problems', 'Features', 'one_thread', 'features_of', 'parts_of',
            'caption_form', 'training_texts', 'Ground', 'begin_stage', 'stage_encoder', 'lay_ground', 'open_first',
            'check_select', 'Validation', 'caption_part', 'score_part', 'identity', 'validation_of', 'run_loop',
-           'finish_stage', 'end_stage', 'first_facts', 'second_facts', 'StartChoices', 'base_of', 'run_config',
-           'read_first', 'preset_of']
+           'finish_stage', 'end_stage', 'first_facts', 'adopted_facts', 'second_facts', 'StartChoices', 'base_of',
+           'run_config', 'read_first', 'preset_of']
 
 # %% ../../nbs/train/06_stage.ipynb #368a9d7a
 import sys
@@ -357,6 +357,11 @@ def first_facts(cfg, ground:Ground, model, world:str='', **own)->dict:
     world,n = world or Path(cfg.data).name,len(ground.train)
     return dict(world=world)|own|dict(config_hash=config_hash(cfg), seed=cfg.seed, parameters=_trained(model), supervision='paired', trained_on=f'{world} train, {n} pictures', n_train=n, n_skipped=len(ground.lost),
         encoder=ground.encoder.name, encoder_fingerprint=ground.encoder.fingerprint, data_fingerprint=ground.table.fingerprint(), device=device_name(pick_device(cfg.device)))
+
+def adopted_facts(first, model, table:Table, checkpoint, **own)->dict:
+    "What the result says of a checkpoint that was made a finished first stage, beside the scores; `own` as in `first_facts`"
+    return dict(world=Path(first.data).name)|own|dict(config_hash=config_hash(first), supervision='paired', trained_on=f'published checkpoint {Path(checkpoint).name}', parameters=sum(p.numel() for p in model.parameters()),
+        encoder=model.encoder.name, encoder_fingerprint=model.encoder.fingerprint, data_fingerprint=table.fingerprint(), device=device_name(pick_device(first.device)))
 
 def second_facts(cfg, ground:Ground, model, before:dict, **own)->dict:
     "What the result of a second stage says: facts of its start, its own, and the start's scores under `start.`"

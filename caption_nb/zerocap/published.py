@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['MANY', 'RANGES', 'CHOICES', 'PUBLISHED', 'DECISIONS', 'ZeroCapConfig', 'check_zerocap', 'published', 'default',
-           'Decision', 'paper_config', 'Writer', 'end_ids', 'make_rules', 'not_candidates']
+           'paper_config', 'Writer', 'end_ids', 'make_rules', 'not_candidates']
 
 # %% ../../nbs/zerocap/00a_published.ipynb #983c0756
 import math
 from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
-from ..core import InputError, check_ranges
+from ..core import Decision, InputError, check_ranges
 from .context import Rules, clean_blanks, decode_ids, forbidden_ids, token_texts
 
 # %% ../../nbs/zerocap/00a_published.ipynb #b22f3153
@@ -82,14 +82,6 @@ def default(
     return check_zerocap(replace(ZeroCapConfig(), **changes))
 
 # %% ../../nbs/zerocap/00a_published.ipynb #5e3f67a4
-@dataclass(frozen=True)
-class Decision:
-    "One difference between the public code and this package"
-    number:int     # as in the package's specification
-    reference:str  # what the public code does
-    ours:str       # what is done here
-    switch:str=''  # option that chooses between the two; '' where only one way is right
-
 DECISIONS = [Decision(*d) for d in (
     (1, 'fails without --reset_context_delta, and where only one token has been read', 'the shift starts anew for each token, always; behind a single token there is nothing to shift, and the plain distribution is used'),
     (2, 'the distribution of a step is divided by its sum over all beams: a bonus for short captions', 'each beam sums to one', 'normalize'),
