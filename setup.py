@@ -18,7 +18,7 @@ setup(name=cfg['lib_name'], version=cfg['version'], description=cfg['description
       long_description_content_type='text/markdown',
       packages=find_packages(include=['caption_nb', 'caption_nb.*'])+list(weights), package_dir=weights, package_data={k:['*'] for k in weights},
       include_package_data=True, python_requires='>='+cfg['min_python'], install_requires=words('requirements'),
-      extras_require=dict(dev=words('dev_requirements'), sacap=words('sacap_requirements'), faiss=words('faiss_requirements')),
+      extras_require=dict(dev=words('dev_requirements'), sacap=words('sacap_requirements'), faiss=words('faiss_requirements'), ray=words('ray_requirements')),
       entry_points=dict(console_scripts=words('console_scripts'),
                         nbdev=[f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"]),
       zip_safe=False)

@@ -5,6 +5,7 @@ import pytest
 from safetensors.numpy import load_file
 from caption_nb.core import read_json
 from caption_nb.runs import read_log
+from caption_nb.sacap.layout import open_prepared
 
 FIRST = '--encoder pixels:32 --n-toy 60 --n-train 40 --n-val 8 --n-test 4 --epochs 2 --batch-size 8 --lm-layers 1 --lm-width 32 --lm-heads 2 --lm-epochs 1 --beam-size 2 --max-len 16 --precision fp32'
 XE = f'{FIRST} --word-loss .1'
@@ -17,11 +18,11 @@ def free_port():
         s.bind(('127.0.0.1', 0))
         return s.getsockname()[1]
 
-def start(folder, stage, out, options, processes=1):
+def start(folder, stage, out, options, processes=1, command='train'):
     "Exit statuses and standard errors of one run by one process, or by several as a launcher starts them"
     env = os.environ|dict(CAPTION_NB_CACHE=str(folder/'cache'), OMP_NUM_THREADS='1')
     many = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(free_port()), WORLD_SIZE=str(processes), LOCAL_WORLD_SIZE=str(processes), ACCELERATE_USE_CPU='true') if processes>1 else {}
-    cmd = [sys.executable, '-c', CODE, 'train', stage, '--out', str(folder/out), '--device', 'cpu', *options.split()]
+    cmd = [sys.executable, '-c', CODE, *command.split(), stage, '--out', str(folder/out), '--device', 'cpu', *options.split()]
     ps = [subprocess.Popen(cmd, env=env|many|(dict(RANK=str(i), LOCAL_RANK=str(i)) if many else {}), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for i in range(processes)]
     try: said = [p.communicate(timeout=900)[1] for p in ps]
     finally:
@@ -90,3 +91,21 @@ def test_two_processes_of_direct_optimisation_are_one(tmp_path):
     one,two = (train(tmp_path, 'dico.dico', f'dico{n}', f'{DICO} --run {base}', n) for n in (1, 2))
     w = same_runs(one, two)
     assert far(*w)<1e-2*far(load_file(base/'model'/'model.safetensors'), w[0])
+
+def test_two_processes_prepare_what_one_does(tmp_path):
+    "Pictures and rewrites to the byte; vectors are one process's work"
+    draw = '--n-toy 10 --model toy --suffix .png --batch-size 3'
+    steps = dict(pictures=draw, rephrase='--n-toy 10 --model toy --batch-size 3', supporting=draw)
+    for n in (1, 2):
+        for step,options in steps.items():
+            status,said = start(tmp_path, step, f'store{n}', options, n, 'prepare sacap')
+            assert status==[0]*n, '\n'.join(x[-2000:] for x in said)
+    one,two = (tmp_path/f'store{n}' for n in (1, 2))
+    def made(folder): return {p.relative_to(folder).as_posix():p.read_bytes() for p in folder.rglob('*') if p.suffix=='.png' or p.name in ('rephrase.jsonl', 'rewrites.json', 'pictures.parquet', 'manifest.json')}
+    assert made(one)==made(two) and len(made(one))>60
+    a,b = open_prepared(one),open_prepared(two)
+    assert (len(a.pictures), len(a.images.ids), b.images)==(80, 80, None)
+    assert {k:p.relative_to(one) for k,p in a.pictures.items()}=={k:p.relative_to(two) for k,p in b.pictures.items()}
+    for n,wanted in ((2, [2, 2]), (1, [0])): # to be called without torchrun
+        assert start(tmp_path, 'features', 'store2', '--n-toy 10 --least 1', n, 'prepare sacap')[0]==wanted
+    assert np.array_equal(open_prepared(two).images[:], a.images[:])

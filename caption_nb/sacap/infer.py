@@ -4,19 +4,21 @@
 
 # %% auto #0
 __all__ = ['WEB', 'NOCAPS', 'setting_of', 'PublicTest', 'read_test', 'read_store', 'caption_test', 'checkpoints', 'parts_of_test',
-           'caption_public']
+           'begun_log', 'caption_public']
 
 # %% ../../nbs/sacap/04e_infer.ipynb #55a2680e
-import re
+import hashlib, json, re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 import torch
 from torch import Tensor
-from ..core import InputError, open_image, progress, read_json, write_json, write_text
+from ..core import InputError, open_image, progress, read_json, to_dict, write_json, write_text
 from ..data.vectors import unit_rows
 from ..models.clip import ClipEncoder
+from ..models.weights import hash_state
 from .captioner import SacapCaptioner, TextStore, text_store
+from .jobs import JobLog
 from .layout import read_feature_dict
 from .phrases import read_records
 from .published import load_public
@@ -73,15 +75,18 @@ def caption_test(
     data:PublicTest,
     batch_size:int=32,     # pictures at a time
     quiet:bool=False,      # no progress bar
+    log:JobLog=None,       # captions of an earlier call, and where new ones are noted
 )->dict:                   # name -> caption
     "Captions of a published test"
-    out = {}
-    for i in progress(range(0, len(data.names), batch_size), 'captions', quiet=quiet):
-        part = slice(i, i+batch_size)
-        grid = model.tokens([open_image(f) for f in data.files[part]])
-        found = model.caption_features(grid, data.names[part], None if data.vectors is None else data.vectors[part], None if data.phrases is None else data.phrases[part])
+    out = {r['name']:r['caption'] for r in log.rows} if log else {}
+    todo = [i for i,n in enumerate(data.names) if n not in out]
+    for i in progress(range(0, len(todo), batch_size), 'captions', quiet=quiet):
+        part = todo[i:i+batch_size]
+        def some(x): return None if x is None else [x[i] for i in part]
+        found = model.caption_features(model.tokens([open_image(data.files[i]) for i in part]), some(data.names), None if data.vectors is None else data.vectors[part], some(data.phrases))
         out |= {c.image_id:c.text for c in found}
-    return out
+        if log: log.add([dict(name=c.image_id, caption=c.text) for c in found])
+    return {n:out[n] for n in data.names}
 
 # %% ../../nbs/sacap/04e_infer.ipynb #88b9bdb4
 def checkpoints(
@@ -103,6 +108,13 @@ def parts_of_test(captions:dict, data:PublicTest, root, test:str)->dict: # folde
     if data.domains is None: return {'':(captions, top/'refs.json')}
     return {d:({n:t for n,t in captions.items() if d in ('overall', data.domains[n])}, top/('' if d=='overall' else 'test')/f) for d,f in NOCAPS.items()}
 
+def begun_log(place:Path, epoch:int, model:SacapCaptioner, data:PublicTest)->JobLog:
+    "The captions of an epoch, as far as an earlier call with the same weights, memory, phrases and tests came"
+    texts = [hash_state(dict(x=s.features)) if s is not None else None for s in (model.memory, model.phrases)]
+    facts = dict(net=hash_state(model.net), eye=model.encoder.fingerprint, texts=texts, config=to_dict(model.cfg), names=data.names, phrases=data.phrases, vectors=None if data.vectors is None else hash_state(dict(x=data.vectors)))
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    return JobLog(place/f'.captioner_{epoch}_{key}.log', dict(key=key))
+
 def caption_public(
     path,                        # captioner_<epoch>.pt, or a folder of such
     root,                        # of the published data
@@ -120,15 +132,17 @@ def caption_public(
     "Caption a published test with published checkpoints and write the public code's files"
     files,data,memory,out = checkpoints(path),read_test(root, test),read_store(Path(root)/support/'train'/'text_feature_dict.pt', keep=False),{}
     phrases = read_store(p) if (p := Path(root)/'object_phrases_feature_dict.pt').exists() and data.phrases is None else None
-    place,scores = (Path(path) if Path(path).is_dir() else Path(path).parent)/f'test_in_{test}',{}
+    place,scores,logs = (Path(path) if Path(path).is_dir() else Path(path).parent)/f'test_in_{test}',{},[]
     for epoch,file in files.items():
         model = load_public(file, encoder, tokenizer, memory, phrases, heads, **choices).to(device)
         encoder.to(device)
-        out[epoch] = caption_test(model, data, batch_size, quiet)
+        logs.append(begun_log(place, epoch, model, data))
+        out[epoch] = caption_test(model, data, batch_size, quiet, logs[-1])
         for folder,(some,refs) in parts_of_test(out[epoch], data, root, test).items():
             write_json(place/folder/f'captioner_{epoch}_res.json', some)
             scores.setdefault(folder, []).append(f'epoch {epoch}: {score(some, read_json(refs))}\n' if score else '')
     for folder,lines in scores.items(): write_text(place/folder/'all_res.txt', ''.join(lines))
+    for log in logs: log.path.unlink() # all epochs are done
     c = model.cfg
     write_json(place/'test_args.json', dict(seed=42, device=device, batch_size=batch_size, temperature=c.temperature, test_dataset=test, support_dataset=support, model_path=str(path), prefix_length=c.k, max_prompt_length=c.hard_len, max_generate_length=c.max_len, retrieve_object_phrase_num=c.n_phrases))
     return out

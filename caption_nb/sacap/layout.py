@@ -221,8 +221,13 @@ def save_prepared(
     if p.corpus is not None: save_corpus(p.corpus, folder)
     write_json(folder/'rewrites.json', {str(k):v for k,v in p.rewrites.items()}, indent=None)
     for name,paths in (('pictures', p.pictures), ('test_pictures', p.test_pictures)):
-        with atomic_path(folder/f'{name}.parquet') as tmp: pd.DataFrame(dict(id=list(paths), path=[os.path.abspath(x) for x in paths.values()])).to_parquet(tmp, index=False)
+        with atomic_path(folder/f'{name}.parquet') as tmp: pd.DataFrame(dict(id=list(paths), path=[_noted(x, folder) for x in paths.values()])).to_parquet(tmp, index=False)
     write_json(folder/'test.json', dict(names=p.names, refs=p.refs, extras=p.extras), indent=None)
+
+def _noted(path, folder:Path)->str:
+    "How a store notes a path: one of its own from where the store lies, so that it can be moved"
+    path,folder = Path(os.path.abspath(path)),Path(os.path.abspath(folder))
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
 
 def open_prepared(
     folder, # of a store
@@ -230,7 +235,7 @@ def open_prepared(
     "A store, nothing read but its tables"
     folder = Path(folder)
     def vectors(name): return Vectors(folder/name) if (folder/f'{name}.json').is_file() else None
-    def paths(name): return {i:Path(p) for i,p in pd.read_parquet(folder/f'{name}.parquet').itertuples(index=False)}
+    def paths(name): return {i:folder/p for i,p in pd.read_parquet(folder/f'{name}.parquet').itertuples(index=False)}
     test = read_json(folder/'test.json')
     phrases = read_phrases(folder/'phrases/list.json') if (folder/'phrases/list.json').is_file() else None
     p = Prepared(read_corpus(folder) if (folder/'manifest.json').is_file() else None, {int(k):v for k,v in read_json(folder/'rewrites.json').items()}, paths('pictures'),

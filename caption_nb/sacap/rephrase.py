@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from ..core import InputError, check_ranges, pick_device, progress, write_json, write_text
 from ..data.toyfacts import parse_facts, scene_captions
 from ..models.weights import LOCAL, check_found, find_weights, hash_files, hash_state
-from .jobs import JobLog, item_seed, pick_dtype, run_batches, why
+from .jobs import JobLog, check_header, item_seed, pick_dtype, read_log, run_batches, why
 from .synthesize import facts_scene
 
 # %% ../../nbs/sacap/01_rephrase.ipynb #2cafb65b
@@ -317,19 +317,34 @@ def rephrase_captions(
     attempts:int=2,      # for a caption whose answer cannot be used
     give_up:int=20,      # stop after so many errors (not unusable answers) in a row
     quiet:bool=False,
-)->dict:                 # the report: captions, rephrased, second_try, unusable {reason: number}
+    rank:int=0,          # this process among
+    world:int=1,         # so many, each doing its share
+)->dict:                 # the report: captions, rephrased, second_try, unusable {reason: number}; `{}` while other processes have work to do
     "Rewrite a corpus; what was begun is continued, what is complete is not repeated"
     path,pairs = Path(path),list((captions if isinstance(captions, dict) else dict(enumerate(captions))).items())
     if path.suffix!='.jsonl': raise InputError(f'{path}: the file of rewrites must end in .jsonl; log and report get their names from it.')
     header = dict(format=1, rephraser=rephraser.fingerprint, corpus=corpus, seed=seed, attempts=attempts)
-    log = JobLog(path.with_suffix('.log'), header)
-    done = {(r['cap_id'], r['text']):r for r in log.rows}
+    log = JobLog(path.with_name(path.stem+(f'-{rank:03d}' if rank else '')+'.log'), header)
     for attempt in range(1, attempts+1):
-        todo = [p for p in pairs if p not in done and attempt==1 or p in done and not done[p]['ok'] and done[p]['attempts']==attempt-1]
-        for rows in _ask(rephraser, _by_length(todo, 8*batch_size), attempt, corpus, seed, batch_size, give_up, quiet):
-            log.add(rows)
-            done |= {(r['cap_id'], r['text']):r for r in rows}
-    return _finish(path, header, [done[p] for p in pairs])
+        done = _answers(path, header)
+        todo = [p for p in pairs[rank::world] if p not in done and attempt==1 or p in done and not done[p]['ok'] and done[p]['attempts']==attempt-1]
+        for rows in _ask(rephraser, _by_length(todo, 8*batch_size), attempt, corpus, seed, batch_size, give_up, quiet): log.add(rows)
+    done = _answers(path, header)
+    whole = all(p in done and (done[p]['ok'] or done[p]['attempts']==attempts) for p in pairs)
+    return _finish(path, header, [done[p] for p in pairs]) if whole else {}
+
+def _logs(path:Path)->list[Path]: return [f for f in (path.with_suffix('.log'), *sorted(path.parent.glob(f'{path.stem}-[0-9][0-9][0-9].log'))) if f.exists()]
+
+def _answers(path:Path, header:dict)->dict:
+    "The last answer to each caption in the logs of all processes"
+    done = {}
+    for log in _logs(path):
+        lines = read_log(log)
+        if lines: check_header(lines[0], header, log)
+        for r in lines[1:]:
+            key = r['cap_id'],r['text']
+            if key not in done or r['attempts']>done[key]['attempts']: done[key] = r
+    return done
 
 def _ask(rephraser, todo, attempt, corpus, seed, batch_size, give_up, quiet):
     "Rows, batch by batch, of one attempt"
@@ -348,7 +363,7 @@ def read_rephrasings(
 def _rows(path)->list[dict]:
     "The rows of a finished file"
     path = Path(path)
-    if not path.exists() and path.with_suffix('.log').exists(): raise InputError(f'{path} is not finished; go on rewriting, what is done is kept.')
+    if not path.exists() and _logs(path): raise InputError(f'{path} is not finished; go on rewriting, what is done is kept.')
     try: lines = path.read_text(encoding='utf-8').splitlines()
     except OSError as e: raise InputError(f'{path} cannot be read: {e.strerror}.') from None
     try: return [json.loads(l) for l in lines]

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['RANGES', 'PRESETS', 'PairChoices', 'SacapTrainConfig', 'repair_config', 'check_train', 'published_train',
-           'default_train', 'load_preset', 'store_of', 'check_store', 'Drawn', 'lasting', 'draw_pairs', 'real_pictures',
-           'run_table', 'picture_name', 'soft_vectors', 'said_of', 'DrawnPairs', 'groups_of', 'make_sacap',
-           'preset_name', 'train_sacap', 'pairs_mark', 'fit_sacap']
+           'default_train', 'load_preset', 'store_of', 'check_store', 'Drawn', 'lasting', 'draw_pairs', 'own_tests',
+           'real_pictures', 'run_table', 'picture_name', 'soft_vectors', 'said_of', 'DrawnPairs', 'groups_of',
+           'make_sacap', 'preset_name', 'train_sacap', 'pairs_mark', 'fit_sacap']
 
 # %% ../../nbs/sacap/05_train.ipynb #60c489b2
 import hashlib, json
@@ -150,6 +150,9 @@ def check_store(p:Prepared, encoder, c:SacapChoices):
     if c.n_phrases and p.phrase_vectors.facts.get('phrases', p.phrases.hash)!=p.phrases.hash: raise InputError(f'{p.phrase_vectors.path} holds vectors of another list of phrases; call capnb prepare sacap features on the store again.')
     for v in (p.text, p.images, *([p.phrase_vectors] if c.n_phrases else [])):
         if v.shape[1]!=encoder.clip.dim or v.facts.get('clip', encoder.clip.fingerprint)!=encoder.clip.fingerprint: raise InputError(f'{v.path} holds vectors of another CLIP than {encoder.name}; call capnb prepare sacap features with this one.')
+    for v,wanted,what in ((p.text, p.corpus.cap_id[p.corpus.cap_id==p.corpus.dup_of], 'captions'), (p.images, p.images.ids, 'drawn pictures')):
+        lost = np.setdiff1d(wanted, p.text.ids if what=='captions' else list(p.pictures))
+        if len(lost): raise InputError(f'{v.path}: {len(lost)} {what} and their vectors do not belong together, the first is {lost[0]}; call capnb prepare sacap features on the store again.')
 
 # %% ../../nbs/sacap/05_train.ipynb #cf154261
 @dataclass
@@ -192,11 +195,21 @@ def draw_pairs(p:Prepared, cfg:PairChoices, device:str='cpu')->Drawn:
     return Drawn(caps[keep], ids[keep], cosines[keep], caps, val[v>=0], v[v>=0])
 
 # %% ../../nbs/sacap/05_train.ipynb #943cdf53
+def own_tests(p:Prepared, name:str, strict:bool=False)->Table:
+    "The test part of a store, as far as its pictures are there; `strict` wants them all"
+    here,gone = [n for n in p.names if n in p.test_pictures],[n for n in p.names if n not in p.test_pictures]
+    if gone:
+        said = f'{name}: {len(gone)} of {len(p.names)} test pictures are not there, the first is {gone[0]}.'
+        if strict: raise InputError(f'{said} Copy them into the public folder and begin the store anew, or score without strict.')
+        print(f'{said} Scores are of the other {len(here)}.')
+    def refs(n): return p.refs[n] if isinstance(p.refs[n], list) else [p.refs[n]]
+    return Table(pd.DataFrame([dict(image_id=n, path=str(p.test_pictures[n]), split='test', captions=refs(n)) for n in here]), {}, None)
+
 def real_pictures(cfg:PairChoices, p:Prepared)->Table:
     "The real pictures that the config names; parts for training and choosing left out"
     if cfg.test=='toy': table = toy_world(n_train=0, n_val=0, n_text=0, n_text_train=0)
     elif cfg.test: table = read_captions(find_path(cfg.test), images=find_path(cfg.images) if cfg.images else None, strict=cfg.strict)
-    else: table = Table(pd.DataFrame([dict(image_id=n, path=str(p.test_pictures[n]), split='test', captions=p.refs[n] if isinstance(p.refs[n], list) else [p.refs[n]]) for n in p.names if n in p.test_pictures]), {}, None)
+    else: table = own_tests(p, cfg.data, cfg.strict)
     rows = table.rows
     if len(rows): rows = rows[~rows.split.isin(['train', 'restval', 'val']) & rows.path.notna() & rows.captions.map(len).gt(0)]
     if not len(rows): raise InputError(f'{cfg.test or cfg.data}: no real picture with references to score on; the splits train, restval and val are not scored.')
