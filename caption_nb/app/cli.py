@@ -157,7 +157,7 @@ def _step(name):
         return step_of(name)
     return found
 
-SACAP_STEPS = ('features', 'pictures', 'rephrase', 'supporting', 'prompts', 'public') # of `sacap.prepare`, in order
+SACAP_STEPS = ('features', 'pictures', 'rephrase', 'supporting', 'prompts', 'pack', 'public') # of `sacap.prepare`, in order
 PREPARED = {'zoo': _zoo, 'toy': _toy, 'shards': _shards}|{f'sacap {s}':_step(s) for s in SACAP_STEPS} # name -> function that gives (config class, function of config and folder)
 
 def prepare(argv:list[str]):

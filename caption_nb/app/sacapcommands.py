@@ -18,7 +18,7 @@ from .systems import caption_to_file, captioner_key, load, model_key, told_capti
 from ..core import InputError, Pairs, UsageError, find_path, pick_device
 
 # %% ../../nbs/app/05_sacapcommands.ipynb #24044fd3
-STEP_NAMES = ('features', 'pictures', 'rephrase', 'supporting', 'prompts', 'public') # of `sacap.prepare.STEPS`, in order
+STEP_NAMES = ('features', 'pictures', 'rephrase', 'supporting', 'prompts', 'pack', 'public') # of `sacap.prepare.STEPS`, in order
 
 def step_of(step:str)->tuple:
     "Config class of a step, and a function of config and store that does it and says what is there"

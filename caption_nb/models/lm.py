@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ATTENTION', 'HIDDEN', 'CACHE', 'seq_logp', 'without_cudnn', 'PrefixLM', 'small_gpt2', 'Context', 'key_bias',
-           'Packing', 'pack_captions', 'attention_bias', 'packed_layout', 'State', 'load_lm', 'save_frame',
-           'read_frame', 'END', 'encode_captions', 'pre_caption', 'token_id', 'train_tokenizer']
+           'seen_positions', 'Packing', 'pack_captions', 'attention_bias', 'packed_layout', 'State', 'load_lm',
+           'save_frame', 'read_frame', 'END', 'encode_captions', 'pre_caption', 'token_id', 'train_tokenizer']
 
 # %% ../../nbs/models/01_lm.ipynb #efdc9982
 from contextlib import contextmanager
@@ -125,6 +125,13 @@ def key_bias(
     "What a mask adds to attention scores"
     gate = mask.float()
     return torch.where(gate>0, gate.clamp_min(torch.finfo(gate.dtype).tiny).log(), HIDDEN)
+
+def seen_positions(
+    mask:Tensor, # (b, c) 1 visible
+)->Tensor:       # (b, c+1) position ids, the last one of the place that follows
+    "Positions that count visible places only; hidden ones get 1"
+    at = (mask.cumsum(1)-1).masked_fill(mask==0, 1)
+    return torch.cat([at, mask.sum(1, keepdim=True)], 1)
 
 # %% ../../nbs/models/01_lm.ipynb #8c3b39fd
 @patch

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['WORDS', 'RANGES', 'RELEASED', 'NEW', 'TIED', 'SacapChoices', 'SacapConfig', 'check_sacap', 'default', 'published',
-           'MappingNetwork', 'GatedAttention', 'gate_cross', 'build_gpt', 'with_cross', 'SacapLM', 'SacapNet',
-           'seen_positions']
+           'MappingNetwork', 'GatedAttention', 'gate_cross', 'build_gpt', 'with_cross', 'SacapLM', 'SacapNet']
 
 # %% ../../nbs/sacap/04_model.ipynb #337a1b9e
 from copy import deepcopy
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from transformers import GPT2LMHeadModel
 from transformers.models.gpt2.modeling_gpt2 import GPT2Attention
 from ..core import InputError, check_ranges
-from ..models.lm import PrefixLM
+from ..models.lm import PrefixLM, seen_positions
 from ..models.weights import load_into
 
 # %% ../../nbs/sacap/04_model.ipynb #ab32c66e
@@ -62,7 +61,7 @@ class SacapConfig(SacapChoices):
 
 # %% ../../nbs/sacap/04_model.ipynb #a4cdb608
 WORDS = dict(cross=('plain', 'gated', 'off'), positions=('index', 'mask', 'released'), hard_prompt_of=('caption', 'image'), sentence=('first', 'stop'), score_norm=('total', 'new'), cleanup=('new', 'colon'))
-RANGES = dict(d=(1, 10**6), width=(1, 10**6), r=(1, 10**6), k=(1, 1000), hidden=(1, 10**6), hard_len=(0, 1000), n_phrases=(0, 1000), top_k=(1, 10**6), similar=(0, 1), least=(-1, 1), max_len=(2, 1000), temperature=(1e-6, 1e6), noise=(0, 1e6), beam_size=(1, 1000), max_new=(1, 1000), length_penalty=(-10, 10)) # of `SacapConfig`
+RANGES = dict(d=(1, 10**6), width=(1, 10**6), r=(1, 10**6), k=(1, 1000), hidden=(1, 10**6), hard_len=(0, 1000), n_phrases=(0, 1000), top_k=(1, 10**6), similar=(0, 1), least=(-1, 1), max_len=(2, 1000), temperature=(1e-4, 1e6), noise=(0, 1e6), beam_size=(1, 1000), max_new=(1, 1000), length_penalty=(-10, 10)) # of `SacapConfig`
 
 def check_sacap(c:SacapChoices)->SacapChoices:
     "Refuse what cannot be built"
@@ -184,13 +183,6 @@ class SacapNet(nn.Module):
         return self.mapper(x+self.cfg.noise*torch.randn_like(x) if self.training and self.cfg.noise else x)
 
 # %% ../../nbs/sacap/04_model.ipynb #19ee9c92
-def seen_positions(
-    mask:Tensor, # (b, c) 1 visible
-)->Tensor:       # (b, c+1) position ids, the last one of the place that follows
-    "Positions that count visible places only; hidden ones get 1"
-    at = (mask.cumsum(1)-1).masked_fill(mask==0, 1)
-    return torch.cat([at, mask.sum(1, keepdim=True)], 1)
-
 @patch
 def context(self:SacapNet,
     batch:dict,           # `soft` (b, d), `hard` and `hard_mask` (b, p), and unless cross is off `features` (b, r, width)

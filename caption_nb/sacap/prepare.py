@@ -6,7 +6,8 @@
 __all__ = ['STEPS', 'ALONE', 'StoreChoices', 'captions_of', 'open_store', 'begin_store', 'text_vectors', 'picture_vectors',
            'add_vectors', 'FeaturesStep', 'add_features', 'PicturesStep', 'share_of', 'synthesizer_of', 'draw',
            'add_pictures', 'add_drawn', 'vectors_wanted', 'add_supporting', 'RephraseStep', 'add_rewrites',
-           'PromptsStep', 'add_prompts', 'PublicStep', 'write_public', 'published_step', 'toy_store']
+           'PromptsStep', 'add_prompts', 'PublicStep', 'write_public', 'PackStep', 'add_tars', 'published_step',
+           'toy_store']
 
 # %% ../../nbs/sacap/03c_prepare.ipynb #a7181076
 import hashlib, re
@@ -25,6 +26,7 @@ from .phrases import corpus_hash, make_phrases, nearest_phrases, phrase_vectors,
 from .pictures import Keep, caption_items, read_pictures, write_pictures
 from .repair import KINDS
 from .rephrase import RephraseConfig, load_rephraser, published as published_rephrase, read_rephrasings, rephrase_captions
+from .store import merge_shards, pack_pictures, verify_shards
 from .synthesize import SynthConfig, ToySynthesizer, load_synthesizer, published as published_synth
 
 # %% ../../nbs/sacap/03c_prepare.ipynb #b62f54c6
@@ -239,8 +241,25 @@ def write_public(c:PublicStep, out)->Prepared:
     export_public(p, c.root, c.dataset, c.pictures)
     return p
 
-STEPS = dict(features=(FeaturesStep, add_features), pictures=(PicturesStep, add_pictures), rephrase=(RephraseStep, add_rewrites), supporting=(PicturesStep, add_supporting), prompts=(PromptsStep, add_prompts), public=(PublicStep, write_public)) # name -> config class, function of config and folder
-ALONE = ('features', 'prompts', 'public') # steps that processes do not share
+@dataclass
+class PackStep(StoreChoices):
+    "The drawn pictures in tars, checked"
+    per_shard:int = 2000    # captions whose pictures one tar holds
+
+def add_tars(c:PackStep, out, quiet:bool=False)->Prepared:
+    "`capnb prepare sacap pack --data data/mscoco --out stores/mscoco`"
+    p,folder = open_store(c, out),Path(out)
+    there = [n for n in ('own', 'supporting') if (folder/'drawn'/n/'manifest.json').is_file()]
+    if not there: raise InputError(f'{out} has no drawn pictures; call capnb prepare sacap pictures --out {out} first.')
+    for n in there:
+        pack_pictures(folder/'drawn'/n, folder/'images', n, c.per_shard, quiet=quiet)
+        found = verify_shards(folder/'images', n, quiet)
+        merge_shards(folder/'images', n)
+        print(f'{folder/"images"}: {found["tars"]} tars {n} with {found["pictures"]} pictures, {len(found["failed"])} could not be drawn')
+    return p
+
+STEPS = dict(features=(FeaturesStep, add_features), pictures=(PicturesStep, add_pictures), rephrase=(RephraseStep, add_rewrites), supporting=(PicturesStep, add_supporting), prompts=(PromptsStep, add_prompts), pack=(PackStep, add_tars), public=(PublicStep, write_public)) # name -> config class, function of config and folder
+ALONE = ('features', 'prompts', 'pack', 'public') # steps that processes do not share
 
 def published_step(step:str):
     "The public code's values of a step"

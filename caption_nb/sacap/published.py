@@ -119,14 +119,20 @@ def save_public(
 
 # %% ../../nbs/sacap/04d_published.ipynb #5d659fc6
 DECISIONS = [Decision(*d) for d in (
+    (1, 'of the phrases 128 are encoded, whatever their number', 'all; `phrase_limit` of the step features takes so many'),
     (2, 'a training caption gets the phrases of its own picture, although repair may have chosen another', 'the same, or those of the picture chosen', 'hard_prompt_of'),
+    (3, 'the picture of a caption is looked for again in every epoch, always with the same answer', 'once; `repair` draws among its pictures, or looks in the whole pool'),
     (4, 'padding takes up positions in training and none when captioning', 'counted through in both, or not counted in both', 'positions'),
     (5, 'scores of beams are divided by the length of prompt and caption', 'the same, or by new tokens', 'score_norm'),
     (6, 'greedy search does not see the picture; an end mark written first is a crash', 'every search sees it; the end mark is never written', 'ban_end'),
     (7, 'texts are keys: repeated captions share features', 'integer ids; a text that comes twice is stored once'),
+    (8, 'drawing of rewrites begins anew whenever it is called, and fails where the last batch is empty', 'goes on where it was stopped'),
+    (9, 'pictures that the safety checker has blackened are trained with', 'they are missing, and reported'),
+    (10, 'every epoch has the same order and the same dropout', 'both differ from epoch to epoch'),
     (11, 'the memory goes to the device at every step, CLIP runs with gradients', 'worked out once, without'),
     (12, 'a checkpoint cannot be captioned with by its name; the default prefix length does not fit', 'a file or a folder; sizes come from the file'),
     (13, 'a colon, a time of day or an abbreviation cuts a caption', 'the tokens written, one full stop at the end', 'cleanup'),
+    (14, 'an answer with more keys or with quotes inside is misread; the example in the prompt may be taken for it', 'read strictly, one more attempt; `published` of `sacap.rephrase` reads as the original'),
     (15, 'names in the README differ from those in the code', 'commands are tested against this page'),
     (16, 'a training caption ends at its first full stop, that of "st." too', 'at the end of its first sentence', 'sentence'),
     (17, 'a picture without a caption goes unnoticed in scoring', 'an error that names it'))]

@@ -233,15 +233,15 @@ def soft_vectors(
     memory,            # captions of the memory
     c:SacapChoices,    # `project`, `temperature`
     device:str='cpu',
-)->np.ndarray:         # (n, d)
-    "What the soft prompts of pictures are made of, worked out once"
-    rows = p.images.find(ids)
-    if not c.project: return p.images[rows]
-    at = p.text.find(memory)
-    facts = dict(images=p.images.key, texts=p.text.key, temperature=c.temperature)|{k:hashlib.sha256(np.ascontiguousarray(x).tobytes()).hexdigest()[:16] for k,x in (('rows', rows), ('memory', at))}
+)->Vectors:            # (n, d)
+    "What the soft prompts of pictures are made of, worked out once, block by block into a file"
+    rows,at = p.images.find(ids),p.text.find(memory) if c.project else np.zeros(0, int)
+    facts = dict(images=p.images.key, texts=p.text.key if c.project else '', temperature=c.temperature)|{k:hashlib.sha256(np.ascontiguousarray(x).tobytes()).hexdigest()[:16] for k,x in (('rows', rows), ('memory', at))}
     path = cache_dir('projected')/hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
-    try: return Vectors(path)[:]
-    except InputError: return write_vectors(path, project(p.images[rows], p.text[at], c.temperature, device=device), facts=facts, dtype='float32')[:]
+    try: return Vectors(path)
+    except InputError: known = p.text[at] if c.project else None
+    blocks = (p.images[rows[i:i+65536]] for i in range(0, len(rows), 65536))
+    return write_vectors(path, (project(x, known, c.temperature, device=device) for x in blocks) if c.project else blocks, facts=facts, dtype='float32')
 
 def said_of(p:Prepared, ids, c:SacapChoices, device:str='cpu')->list[list[str]]:
     "The phrases of pictures"
@@ -365,7 +365,8 @@ def train_sacap(
 def pairs_mark(data:DrawnPairs)->str:
     "Stands for the pairs and everything that was worked out of them"
     h = hashlib.sha256()
-    for x in (data.caps, data.rows, data.sims, data.soft, data.ids.numpy(), data.hard.hard.numpy(), data.own): h.update(np.ascontiguousarray(x).tobytes())
+    for x in (data.caps, data.rows, data.sims, data.ids.numpy(), data.hard.hard.numpy(), data.own): h.update(np.ascontiguousarray(x).tobytes())
+    h.update(data.soft.key.encode())
     return h.hexdigest()[:16]
 
 def fit_sacap(model:SacapCaptioner, data:DrawnPairs, ground:Ground, cfg:SacapTrainConfig, run:Run, quiet:bool=False):
