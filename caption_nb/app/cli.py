@@ -72,7 +72,11 @@ def _sacap_xe():
     from caption_nb.sacap.train import SacapTrainConfig, train_sacap
     return SacapTrainConfig, train_sacap
 
-STAGES = {'opg.xe': _opg_xe, 'opg.consensus': _opg_consensus, 'opg.scst': _opg_scst, 'opg.eval': _opg_eval, 'opg.published': _opg_published, 'dico.xe': _dico_xe, 'dico.dico': _dico_dico, 'dico.published': _dico_published, 'sacap.xe': _sacap_xe} # name -> function that gives (config class, train function)
+def _sracap_pretrain():
+    from caption_nb.sracap.pretrain import SracapTrainConfig, train_sracap
+    return SracapTrainConfig, train_sracap
+
+STAGES = {'opg.xe': _opg_xe, 'opg.consensus': _opg_consensus, 'opg.scst': _opg_scst, 'opg.eval': _opg_eval, 'opg.published': _opg_published, 'dico.xe': _dico_xe, 'dico.dico': _dico_dico, 'dico.published': _dico_published, 'sacap.xe': _sacap_xe, 'sracap.pretrain': _sracap_pretrain} # name -> function that gives (config class, train function)
 
 # %% ../../nbs/app/01_cli.ipynb #771855de
 def train(argv:list[str]):
@@ -89,6 +93,7 @@ def take_preset(stage:str, argv:list[str])->tuple:
     if not name: return None, rest
     if stage.startswith('dico.'): from caption_nb.dico.tune import load_preset
     elif stage.startswith('sacap.'): from caption_nb.sacap.train import load_preset
+    elif stage.startswith('sracap.'): from caption_nb.sracap.pretrain import load_preset
     else: from caption_nb.opg.published import load_preset
     return load_preset(stage, name), rest
 
@@ -127,7 +132,11 @@ def _sacap(argv):
     from caption_nb.app.sacapcommands import SacapArgs, caption_sacap
     return SacapArgs, caption_sacap
 
-UNTRAINED = {'zerocap': _zerocap, 'dico': _dico, 'sacap': _sacap} # name -> function of the words that gives (config class, function)
+def _sracap(argv):
+    from caption_nb.app.sracapcommands import SracapArgs, caption_sracap
+    return SracapArgs, caption_sracap
+
+UNTRAINED = {'zerocap': _zerocap, 'dico': _dico, 'sacap': _sacap, 'sracap': _sracap} # name -> function of the words that gives (config class, function)
 
 def caption_form(
     argv:list[str], # words behind `capnb caption`
@@ -151,6 +160,10 @@ def _shards():
     from caption_nb.data.shards import ShardConfig, prepare_shards
     return ShardConfig, prepare_shards
 
+def _sracap_corpus():
+    from caption_nb.app.sracapcommands import corpus_command
+    return corpus_command()
+
 def _step(name):
     def found():
         from caption_nb.app.sacapcommands import step_of
@@ -158,10 +171,10 @@ def _step(name):
     return found
 
 SACAP_STEPS = ('features', 'pictures', 'rephrase', 'supporting', 'prompts', 'pack', 'public') # of `sacap.prepare`, in order
-PREPARED = {'zoo': _zoo, 'toy': _toy, 'shards': _shards}|{f'sacap {s}':_step(s) for s in SACAP_STEPS} # name -> function that gives (config class, function of config and folder)
+PREPARED = {'zoo': _zoo, 'toy': _toy, 'shards': _shards, 'sracap': _sracap_corpus}|{f'sacap {s}':_step(s) for s in SACAP_STEPS} # name -> function that gives (config class, function of config and folder)
 
 def prepare(argv:list[str]):
-    "`capnb prepare zoo|toy|shards|sacap STEP [--out FOLDER] [--preset NAME] --option value ...`"
+    "`capnb prepare zoo|toy|shards|sracap|sacap STEP [--out FOLDER] [--preset NAME] --option value ...`"
     what = argv[0] if argv and not argv[0].startswith('-') else ''
     if what=='sacap': what,argv = ' '.join(argv[:2]),argv[1:]
     if what not in PREPARED: raise UsageError(f'capnb prepare {what or "WHAT"}: what can be prepared is {", ".join(PREPARED)}.')

@@ -26,7 +26,11 @@ def _sacap(folder, device):
     from caption_nb.sacap.captioner import load_sacap
     return load_sacap(folder, device)
 
-SYSTEMS:dict[str,Callable] = dict(opg=_opg, dico=_dico, sacap=_sacap) # name in config.json -> (folder, device) -> captioner
+def _sracap(folder, device):
+    from caption_nb.sracap.captioner import SracapCaptioner
+    return SracapCaptioner.load(folder, device)
+
+SYSTEMS:dict[str,Callable] = dict(opg=_opg, dico=_dico, sacap=_sacap, sracap=_sracap) # name in config.json -> (folder, device) -> captioner
 
 def captioner_folder(
     where, # a captioner's folder, or a run folder with one in `model/`

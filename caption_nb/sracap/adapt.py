@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RANGES', 'WORDS', 'AdaptConfig', 'check_adapt', 'published_adapt', 'Expert', 'seen_by', 'mixed', 'expert_scores',
            'baseline', 'adaptation_loss', 'said_in', 'text_scores', 'stacked', 'soft_of', 'held', 'Adapter',
-           'unit_pixels', 'Looks', 'filling_nll', 'SlowStart']
+           'unit_pixels', 'Looks', 'filling_nll', 'AdaptedCaptioner', 'SlowStart']
 
 # %% ../../nbs/sracap/07_adapt.ipynb #a7000004
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn import functional as F
 from fastcore.basics import patch
-from ..core import Caption, InputError, check_ranges
+from ..core import Caption, Captioner, InputError, check_ranges
 from ..models.clip import Clip
 from .captioner import SracapCaptioner, pick_caption
 from .model import filled, written
@@ -352,6 +352,12 @@ def told(self:Adapter, i:int, image_id, nouns:list, looks:Looks, before:tuple, a
     said = [worth([x[1][i][n]])[0] for x,(n,_,_) in zip((before, after), first)]
     made.extra |= dict(before=first[0][1], score_before=round(said[0], 5), score_adapted=round(said[1], 5), looks=steps)
     return made
+
+# %% ../../nbs/sracap/07_adapt.ipynb #a700002a
+class AdaptedCaptioner(Captioner):
+    "A captioner that learns at each picture it is shown"
+    def __init__(self, adapter:Adapter): self.adapter = adapter
+    def caption_batch(self, images:list)->list[Caption]: return self.adapter(images)
 
 # %% ../../nbs/sracap/07_adapt.ipynb #a7000024
 class SlowStart:
