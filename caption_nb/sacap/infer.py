@@ -115,6 +115,7 @@ def begun_log(place:Path, epoch:int, model:SacapCaptioner, data:PublicTest)->Job
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     return JobLog(place/f'.captioner_{epoch}_{key}.log', dict(key=key))
 
+# %% ../../nbs/sacap/04e_infer.ipynb #b77eb6c7
 def caption_public(
     path,                        # captioner_<epoch>.pt, or a folder of such
     root,                        # of the published data

@@ -333,6 +333,7 @@ def rephrase_captions(
     whole = all(p in done and (done[p]['ok'] or done[p]['attempts']==attempts) for p in pairs)
     return _finish(path, header, [done[p] for p in pairs]) if whole else {}
 
+# %% ../../nbs/sacap/01_rephrase.ipynb #eb3da0f5
 def _logs(path:Path)->list[Path]: return [f for f in (path.with_suffix('.log'), *sorted(path.parent.glob(f'{path.stem}-[0-9][0-9][0-9].log'))) if f.exists()]
 
 def _answers(path:Path, header:dict)->dict:

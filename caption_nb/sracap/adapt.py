@@ -328,6 +328,7 @@ def __call__(self:Adapter,
         if self.opt is not None and c.steps: self.improve(looks, rows, text_scores(self.experts, looks.full, before[1], c).mean(1))
         return [self.told(i, None if ids is None else ids[i], nouns[i], looks, before, after, rows) for i in range(len(images))]
 
+# %% ../../nbs/sracap/07_adapt.ipynb #a70001aa
 @patch
 def improve(self:Adapter, looks:Looks, rows:list, first:Tensor):
     "One step of the policy: what each look added to the mean score"

@@ -36,6 +36,7 @@ class CorpusChoices(TextChoices):
     ensemble:bool = True            # seven sentences for the vector of a name; False: one
     device:str = 'auto'             # auto, cpu, cuda
 
+# %% ../../nbs/sracap/05_pretrain.ipynb #a5000a07
 @dataclass
 class SracapTrainConfig(TextChoices, SracapChoices):
     "One training of SRACap's captioner, from captions to scores"
@@ -72,6 +73,7 @@ class SracapTrainConfig(TextChoices, SracapChoices):
     device:str = 'auto'             # auto, cpu, cuda
     seed:int = 0                    # of everything that is drawn
 
+# %% ../../nbs/sracap/05_pretrain.ipynb #a5000b07
 RANGES = LOOP_RANGES|MODEL_RANGES|dict(n_train=(0, MANY), n_val=(0, MANY), n_test=(0, MANY), new_lr=(0, MANY)) # of the config here
 
 def check_train(cfg:SracapTrainConfig):
@@ -133,6 +135,7 @@ class TextPairs:
         eps = torch.special.ndtri(torch.from_numpy(rng.random(size=(len(idx), x.shape[1]))).clamp(1e-9, 1-1e-9)).float()
         return batch|dict(x=with_noise(x, c.noise, eps))
 
+# %% ../../nbs/sracap/05_pretrain.ipynb #a5000a0a
 def pretrain_loss():
     "Objective for `train.loop.Loop`"
     def objective(captioner, batch:dict)->tuple: return captioner.net.loss(batch)
@@ -159,6 +162,7 @@ def groups_of(new_lr:float):
         return [g|dict(scale=scale) for scale,ps in parts if ps for g in param_groups(nn.ParameterList(ps), weight_decay, everywhere)]
     return groups
 
+# %% ../../nbs/sracap/05_pretrain.ipynb #a5000a0f
 def train_sracap(
     cfg:SracapTrainConfig, # every choice
     out,                   # run folder

@@ -42,6 +42,7 @@ def public_sizes(
     gpt = GPT2Config(vocab_size=v, n_embd=h, n_layer=layers(r'gpt\.transformer\.h\.(\d+)\.'), n_head=heads, n_positions=positions, bos_token_id=v-1, eos_token_id=v-1, resid_pdrop=0., embd_pdrop=0., attn_pdrop=0.)
     return gpt,dict(d=d, k=k, clip_length=out//h, layers=layers(r'mapping_network\.transformer\.layers\.(\d+)\.'))
 
+# %% ../../nbs/sracap/03b_published.ipynb #a3b00b07
 def load_public(
     path,                      # coco_prefix-00<epoch>.pt, or a state of tensors
     encoder:ClipEncoder|None,  # the CLIP it was trained with, ViT-B/32 of OpenAI, pooled; None for ready vectors
@@ -63,6 +64,7 @@ def load_public(
     fill_public(model.net, state, source)
     return model.eval()
 
+# %% ../../nbs/sracap/03b_published.ipynb #a3b00c07
 def fill_public(net:SracapNet, state:dict, source='the checkpoint')->SracapNet:
     "Fill a network; names in messages are those of the file"
     try: load_into(net, {to_ours(n):v for n,v in state.items() if not BUFFERS.match(n)}, allow_missing=(TIED,), source=str(source))
