@@ -87,6 +87,7 @@ class Expert:
         if new: self.known |= dict(zip(new, self.clip.text_features(self.clip.tokenize(new, warn=False))))
         return torch.stack([self.known[t] for t in texts])
 
+# %% ../../nbs/sracap/07_adapt.ipynb #a70000aa
 def seen_by(clip:Clip, pixels:Tensor)->Tensor: # (b, 3, h, w) in [0, 1] -> (b, d)
     "What a CLIP makes of pixels, resized and normalised as it wants them"
     t = clip.transform
