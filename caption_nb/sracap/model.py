@@ -135,8 +135,8 @@ def loss(self:SracapNet,
     ids,mask = batch['ids'],batch['mask']
     nll = self.token_nll(ids, mask, **self.context(batch.get('x'), batch.get('hard'), batch.get('hard_mask')))
     first = (torch.arange(ids.shape[1], device=ids.device)<batch['lead'][:,None]) & mask.bool()
-    n,n_first = mask.sum(),first.sum()
-    parts = dict(relations=(nll*first).sum().detach()/n_first.clamp(min=1), caption=(nll*~first).sum().detach()/(n-n_first).clamp(min=1))
+    n = mask.sum()
+    parts = dict(relations=(nll*first).sum().detach()/n, caption=(nll*~first).sum().detach()/n)
     return (nll*torch.where(first, self.cfg.relation_weight, 1.)).sum(),n,parts
 
 # %% ../../nbs/sracap/02_model.ipynb #a2000015
