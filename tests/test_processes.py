@@ -3,9 +3,11 @@ import os, socket, subprocess, sys
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from caption_nb.app.cli import main
 from caption_nb.core import read_json
 from caption_nb.runs import read_log
 from caption_nb.sacap.layout import open_prepared
+from caption_nb.sacap.prepare import PicturesStep, RephraseStep, add_pictures, add_rewrites, add_supporting
 
 FIRST = '--encoder pixels:32 --n-toy 60 --n-train 40 --n-val 8 --n-test 4 --epochs 2 --batch-size 8 --lm-layers 1 --lm-width 32 --lm-heads 2 --lm-epochs 1 --beam-size 2 --max-len 16 --precision fp32'
 XE = f'{FIRST} --word-loss .1'
@@ -92,20 +94,23 @@ def test_two_processes_of_direct_optimisation_are_one(tmp_path):
     w = same_runs(one, two)
     assert far(*w)<1e-2*far(load_file(base/'model'/'model.safetensors'), w[0])
 
-def test_two_processes_prepare_what_one_does(tmp_path):
+def test_two_processes_prepare_what_one_does(tmp_path, monkeypatch):
     "Pictures and rewrites to the byte; vectors are one process's work"
+    drawing,writing = PicturesStep(n_toy=10, model='toy', suffix='.png', batch_size=3, device='cpu'),RephraseStep(n_toy=10, model='toy', batch_size=3, device='cpu')
+    monkeypatch.setenv('CAPTION_NB_CACHE', str(tmp_path/'cache'))
+    one,two = (tmp_path/n for n in ('one', 'two'))
+    for add,step in ((add_pictures, drawing), (add_rewrites, writing), (add_supporting, drawing)): add(step, one, quiet=True, alone=True)
     draw = '--n-toy 10 --model toy --suffix .png --batch-size 3'
-    steps = dict(pictures=draw, rephrase='--n-toy 10 --model toy --batch-size 3', supporting=draw)
-    for n in (1, 2):
-        for step,options in steps.items():
-            status,said = start(tmp_path, step, f'store{n}', options, n, 'prepare sacap')
-            assert status==[0]*n, '\n'.join(x[-2000:] for x in said)
-    one,two = (tmp_path/f'store{n}' for n in (1, 2))
+    for step,options in dict(pictures=draw, rephrase='--n-toy 10 --model toy --batch-size 3', supporting=draw).items():
+        status,said = start(tmp_path, step, 'two', options, 2, 'prepare sacap')
+        assert status==[0, 0], '\n'.join(x[-2000:] for x in said)
     def made(folder): return {p.relative_to(folder).as_posix():p.read_bytes() for p in folder.rglob('*') if p.suffix=='.png' or p.name in ('rephrase.jsonl', 'rewrites.json', 'pictures.parquet', 'manifest.json')}
     assert made(one)==made(two) and len(made(one))>60
     a,b = open_prepared(one),open_prepared(two)
     assert (len(a.pictures), len(a.images.ids), b.images)==(80, 80, None)
     assert {k:p.relative_to(one) for k,p in a.pictures.items()}=={k:p.relative_to(two) for k,p in b.pictures.items()}
-    for n,wanted in ((2, [2, 2]), (1, [0])): # to be called without torchrun
-        assert start(tmp_path, 'features', 'store2', '--n-toy 10 --least 1', n, 'prepare sacap')[0]==wanted
-    assert np.array_equal(open_prepared(two).images[:], a.images[:])
+    features = ['prepare', 'sacap', 'features', '--n-toy', '10', '--least', '1', '--device', 'cpu', '--out', str(two)]
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    assert main(features)==2 # to be called without torchrun
+    monkeypatch.delenv('WORLD_SIZE')
+    assert main(features)==0 and np.array_equal(open_prepared(two).images[:], a.images[:])

@@ -108,10 +108,10 @@ def parts_of_test(captions:dict, data:PublicTest, root, test:str)->dict: # folde
     if data.domains is None: return {'':(captions, top/'refs.json')}
     return {d:({n:t for n,t in captions.items() if d in ('overall', data.domains[n])}, top/('' if d=='overall' else 'test')/f) for d,f in NOCAPS.items()}
 
-def begun_log(place:Path, epoch:int, model:SacapCaptioner, data:PublicTest)->JobLog:
+def begun_log(place:Path, epoch:int, model:SacapCaptioner, data:PublicTest, how:str='')->JobLog:
     "The captions of an epoch, as far as an earlier call with the same weights, memory, phrases and tests came"
     texts = [hash_state(dict(x=s.features)) if s is not None else None for s in (model.memory, model.phrases)]
-    facts = dict(net=hash_state(model.net), eye=model.encoder.fingerprint, texts=texts, config=to_dict(model.cfg), names=data.names, phrases=data.phrases, vectors=None if data.vectors is None else hash_state(dict(x=data.vectors)))
+    facts = dict(how=how, net=hash_state(model.net), eye=model.encoder.fingerprint, texts=texts, config=to_dict(model.cfg), names=data.names, phrases=data.phrases, vectors=None if data.vectors is None else hash_state(dict(x=data.vectors)))
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     return JobLog(place/f'.captioner_{epoch}_{key}.log', dict(key=key))
 
@@ -137,7 +137,7 @@ def caption_public(
     for epoch,file in files.items():
         model = load_public(file, encoder, tokenizer, memory, phrases, heads, **choices).to(device)
         encoder.to(device)
-        logs.append(begun_log(place, epoch, model, data))
+        logs.append(begun_log(place, epoch, model, data, f'{tokenizer if isinstance(tokenizer, str) else type(tokenizer).__name__} {heads}'))
         out[epoch] = caption_test(model, data, batch_size, quiet, logs[-1])
         for folder,(some,refs) in parts_of_test(out[epoch], data, root, test).items():
             write_json(place/folder/f'captioner_{epoch}_res.json', some)

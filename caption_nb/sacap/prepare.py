@@ -4,18 +4,18 @@
 
 # %% auto #0
 __all__ = ['STEPS', 'ALONE', 'StoreChoices', 'captions_of', 'open_store', 'begin_store', 'text_vectors', 'picture_vectors',
-           'add_vectors', 'FeaturesStep', 'add_features', 'PicturesStep', 'share_of', 'synthesizer_of', 'draw',
+           'add_vectors', 'FeaturesStep', 'add_features', 'PicturesStep', 'share_of', 'synthesizer_of', 'draw', 'note',
            'add_pictures', 'add_drawn', 'vectors_wanted', 'add_supporting', 'RephraseStep', 'add_rewrites',
            'PromptsStep', 'add_prompts', 'PublicStep', 'write_public', 'PackStep', 'add_tars', 'published_step',
            'toy_store']
 
 # %% ../../nbs/sacap/03c_prepare.ipynb #a7181076
-import hashlib, re
+import hashlib, os, re
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 from accelerate import PartialState
-from ..core import InputError, Pairs, check_ranges, find_path, pick_device
+from ..core import check_ranges, find_path, locked, pick_device, InputError, Pairs
 from ..data.cache import cache_features
 from ..data.toy import toy_captions
 from ..data.vectors import Vectors, write_vectors
@@ -152,6 +152,7 @@ def share_of(
     if c.share:
         m = re.fullmatch(r'(\d+)/(\d+)', c.share)
         if not m or not int(m[1])<int(m[2]): raise InputError(f'share is {c.share!r}; it must be like 3/16, from 0/16 to 15/16.')
+        if int(os.environ.get('WORLD_SIZE', 1))>1: raise InputError('share and torchrun both divide the work; take one of them.')
         return int(m[1]),int(m[2])
     state = PartialState(cpu=pick_device(c.device)=='cpu')
     return state.process_index,state.num_processes
@@ -165,10 +166,18 @@ def draw(p:Prepared, synth, texts:dict, c:PicturesStep, folder, name:str, share:
     into,items = Path(folder)/'drawn'/name,caption_items(texts, seed=c.seed)
     if not write_pictures(synth, items, into, Keep(c.keep, c.suffix, c.quality), c.batch_size, *share, quiet=quiet or share[0]>0)['finished']: return False
     drawn = read_pictures(into)
-    p.pictures |= {int(i)*KINDS+int(k):Path(f) for i,k,f in zip(drawn.cap_id, drawn.k, drawn.path)}
+    note(p, folder, pictures={int(i)*KINDS+int(k):Path(f) for i,k,f in zip(drawn.cap_id, drawn.k, drawn.path)})
     if len(drawn)<len(items): print(f'{len(items)-len(drawn)} of {len(items)} texts could not be drawn; {into/"manifest.json"} lists them.')
-    save_prepared(p, folder)
     return True
+
+def note(p:Prepared, folder, **made):
+    "Add to a store what was made for it, whatever others have added since it was opened"
+    with locked(Path(folder)/'.lock', f'that notes in {folder}'):
+        now = open_prepared(folder)
+        for name in ('pictures', 'rewrites'):
+            setattr(now, name, getattr(now, name)|made.get(name, {}))
+            setattr(p, name, getattr(now, name))
+        save_prepared(now, folder)
 
 # %% ../../nbs/sacap/03c_prepare.ipynb #e783b85c
 def add_pictures(c:PicturesStep, out, quiet:bool=False, alone:bool=False)->Prepared:
@@ -204,8 +213,7 @@ def add_rewrites(c:RephraseStep, out, quiet:bool=False, alone:bool=False)->Prepa
     share,p,path = share_of(c, alone),open_store(c, out),Path(out)/'rephrase.jsonl'
     report = rephrase_captions(load_rephraser(c, c.device), to_draw(p.corpus), path, '', c.seed, c.batch_size, c.attempts, quiet=quiet or share[0]>0, rank=share[0], world=share[1])
     if not report: return p # other processes have work to do
-    p.rewrites = read_rephrasings(path)
-    save_prepared(p, out)
+    note(p, out, rewrites=read_rephrasings(path))
     if not quiet: print(f'{report["rephrased"]} of {report["captions"]} captions have rewrites.')
     return p
 

@@ -334,7 +334,7 @@ def rephrase_captions(
     return _finish(path, header, [done[p] for p in pairs]) if whole else {}
 
 # %% ../../nbs/sacap/01_rephrase.ipynb #eb3da0f5
-def _logs(path:Path)->list[Path]: return [f for f in (path.with_suffix('.log'), *sorted(path.parent.glob(f'{path.stem}-[0-9][0-9][0-9].log'))) if f.exists()]
+def _logs(path:Path)->list[Path]: return [f for f in (path.with_suffix('.log'), *sorted(path.parent.glob(f'{path.stem}-*.log'))) if f.exists() and f.stem.removeprefix(path.stem).lstrip('-').isdigit()+(f.stem==path.stem)]
 
 def _answers(path:Path, header:dict)->dict:
     "The last answer to each caption in the logs of all processes"

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['RANGES', 'WORDS', 'AdaptConfig', 'check_adapt', 'published_adapt', 'Expert', 'seen_by', 'mixed', 'expert_scores',
            'baseline', 'adaptation_loss', 'said_in', 'text_scores', 'stacked', 'soft_of', 'held', 'Adapter',
-           'unit_pixels', 'Looks', 'filling_nll', 'AdaptedCaptioner', 'SlowStart']
+           'unit_pixels', 'Looks', 'picture_key', 'filling_nll', 'AdaptedCaptioner', 'SlowStart']
 
 # %% ../../nbs/sracap/07_adapt.ipynb #a7000004
+import hashlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 import numpy as np
@@ -52,6 +53,7 @@ class AdaptConfig:
     retokenise:bool = False       # published: it reads the text's tokens, not those that were generated
     learn_filling:bool = False    # published: end marks that fill up a row are learned, and counted in its mean
     published_crops:bool = False  # published: the picture's height counts for both axes
+    rounded:bool = False          # published: shares of experts are rounded to two decimals
 
 RANGES = dict(steps=(0, 1000), beams=(1, 1000), lr=(0, 10), weight_decay=(0, 10), eps=(0, 1), caption_weight=(0, 1), policy_lr=(0, 10), gamma=(0, 1), least=(0, 1), side=(32, 4096)) # of `AdaptConfig`
 WORDS = dict(view=('crop', 'full', 'both'), policy=MODES, policy_reward=('adapted', 'start'), final=('adapted', 'best_of'), sampling=('beam', 'nucleus'))
@@ -65,7 +67,7 @@ def check_adapt(c:AdaptConfig)->AdaptConfig:
 
 def published_adapt(**changes)->AdaptConfig:
     "As the released script does it, as far as its files are there"
-    return check_adapt(AdaptConfig(**dict(raw_relations=True, raw_soft=True, without_nouns=True, retokenise=True, learn_filling=True, published_crops=True)|changes))
+    return check_adapt(AdaptConfig(**dict(raw_relations=True, raw_soft=True, without_nouns=True, retokenise=True, learn_filling=True, published_crops=True, rounded=True)|changes))
 
 # %% ../../nbs/sracap/07_adapt.ipynb #a700000a
 class Expert:
@@ -84,8 +86,10 @@ class Expert:
     def read(self, texts:list)->Tensor: # n -> (n, d) of length 1
         "Vectors of texts"
         new = list(dict.fromkeys(t for t in texts if t not in self.known))
-        if new: self.known |= dict(zip(new, self.clip.text_features(self.clip.tokenize(new, warn=False))))
-        return torch.stack([self.known[t] for t in texts])
+        if new: self.known |= {t:f.clone() for t,f in zip(new, self.clip.text_features(self.clip.tokenize(new, warn=False)))}
+        found = torch.stack([self.known[t] for t in texts])
+        if len(self.known)>20_000: self.known.clear()
+        return found
 
 # %% ../../nbs/sracap/07_adapt.ipynb #a70000aa
 def seen_by(clip:Clip, pixels:Tensor)->Tensor: # (b, 3, h, w) in [0, 1] -> (b, d)
@@ -141,8 +145,8 @@ def text_scores(
 )->Tensor:           # (b, n)
     "Mixed scores of captions and relations"
     said = [said_in(ts, c.raw_relations) for ts in texts]
-    caption = expert_scores(experts, seen, [x for x,_ in said], c.published_crops)
-    relation = expert_scores(experts, seen, [[r or x for x,r in zip(*s)] for s in said], c.published_crops)
+    caption = expert_scores(experts, seen, [x for x,_ in said], c.rounded)
+    relation = expert_scores(experts, seen, [[r or x for x,r in zip(*s)] for s in said], c.rounded)
     return c.caption_weight*caption+(1-c.caption_weight)*relation
 
 # %% ../../nbs/sracap/07_adapt.ipynb #a7000013
@@ -175,12 +179,14 @@ class Adapter:
     ):
         self.model,self.experts,self.c = model,experts,check_adapt(cfg)
         if not experts: raise InputError('adaptation needs at least one expert.')
+        if model.cfg.layout=='hard_only': raise InputError('a captioner without a soft prompt (layout hard_only) has nothing that could be learned at a picture.')
+        if clip is None and model.encoder is None: raise InputError('this captioner was made for ready vectors and has no CLIP to look at crops; give clip.')
+        if cfg.policy=='frozen' and policy is None: raise InputError('policy frozen wants a policy that has been trained; give one, or take online, random, centre or none.')
         self.clip = clip or model.encoder.clip
         with torch.random.fork_rng():
             torch.manual_seed(cfg.seed)
             self.policy = policy or (ScenePolicy(model.cfg.d) if cfg.policy in ('online', 'frozen') else None)
         self.opt = torch.optim.Adam(self.policy.parameters(), cfg.policy_lr) if cfg.policy=='online' else None
-        self.draws = torch.Generator().manual_seed(cfg.seed)
 
     def source(self, im:Image.Image)->Tensor: # (3, h, w) in [0, 1]
         "What crops are cut from"
@@ -200,6 +206,7 @@ class Looks:
     states:Tensor   # (t, b, d) what the policy read
     actions:Tensor  # (t, b, 4)
     old:Tensor      # (t, b) their log-probabilities
+    keys:list       # a number per picture, from its pixels: what is drawn for it is the same in any batch
 
 @patch
 @torch.no_grad()
@@ -209,24 +216,35 @@ def look(self:Adapter,
     actions:list=None,   # t actions (b, 4) that are given
 )->Looks:
     "All crops of a batch, one after the other"
-    state,memory,rows = g.cpu(),None,[]
+    state,memory,rows,keys = g.cpu(),None,[],[picture_key(s, self.c.seed) for s in sources]
+    draws = [torch.Generator().manual_seed(k) for k in keys]
     for t in range(self.c.steps):
-        action,logp,memory = (actions[t],torch.zeros(len(g)),None) if actions is not None else self.next_action(state, memory)
-        boxes = torch.cat([crop_boxes(a[None], *s.shape[1:], self.c.least, self.c.published_crops) for a,s in zip(action, sources)])
+        action,logp,memory = (actions[t],torch.zeros(len(g)),None) if actions is not None else self.next_action(state, memory, draws)
+        boxes = torch.stack([self.box(a, *s.shape[1:], given=actions is not None) for a,s in zip(action, sources)])
         raw = self.see(self.clip, sources, boxes)
         rows.append((boxes, raw, [self.see(e.clip, sources, boxes) for e in self.experts], state, action, logp))
         state = F.normalize(raw.float(), dim=-1).cpu()
     whole = torch.stack([torch.tensor([0, 0, *s.shape[1:]]) for s in sources])
     full = [F.normalize(self.see(e.clip, sources, whole), dim=-1) for e in self.experts]
-    if not rows: return Looks(*[torch.zeros(0, len(g), n) for n in (4, g.shape[1])], [], full, *[torch.zeros(0, len(g), n) for n in (g.shape[1], 4)], torch.zeros(0, len(g)))
+    if not rows: return Looks(*[torch.zeros(0, len(g), n) for n in (4, g.shape[1])], [], full, *[torch.zeros(0, len(g), n) for n in (g.shape[1], 4)], torch.zeros(0, len(g)), keys)
     boxes,raw,seen,states,actions,old = zip(*rows)
-    return Looks(torch.stack(boxes), torch.stack(raw), [F.normalize(torch.stack(v), dim=-1) for v in zip(*seen)], full, torch.stack(states), torch.stack(actions), torch.stack(old))
+    return Looks(torch.stack(boxes), torch.stack(raw), [F.normalize(torch.stack(v), dim=-1) for v in zip(*seen)], full, torch.stack(states), torch.stack(actions), torch.stack(old), keys)
+
+def picture_key(source:Tensor, seed:int)->int: return int.from_bytes(hashlib.sha256(source.numpy().tobytes()+repr((tuple(source.shape), seed)).encode()).digest()[:7], 'big') # the seed of what is drawn for a picture
 
 @patch
-def next_action(self:Adapter, state:Tensor, memory):
-    "By policy, or by the mode's rule"
-    if self.policy is None: return fixed_action(self.c.policy, torch.rand(len(state), 4, generator=self.draws)),torch.zeros(len(state)),None
-    return self.policy.act(state, memory, torch.randn(len(state), 4, generator=self.draws) if self.c.policy=='online' else None)
+def next_action(self:Adapter, state:Tensor, memory, draws:list):
+    "By policy, or by the mode's rule; the generators are the pictures' own"
+    if self.policy is None: return fixed_action(self.c.policy, torch.stack([torch.rand(4, generator=d) for d in draws])),torch.zeros(len(state)),None
+    return self.policy.act(state, memory, torch.stack([torch.randn(4, generator=d) for d in draws]) if self.c.policy=='online' else None)
+
+@patch
+def box(self:Adapter, action:Tensor, h:int, w:int, given:bool=False)->Tensor: # (4,)
+    "Where a crop lies; the whole picture where that is asked for, or where the published count leaves nothing"
+    whole = torch.tensor([0, 0, h, w])
+    if self.c.policy=='none' and not given: return whole
+    y,x,sh,sw = found = crop_boxes(action[None], h, w, self.c.least, self.c.published_crops)[0]
+    return found if min(sh, sw)>0 and y<h and x<w else whole
 
 @patch
 def see(self:Adapter, clip:Clip, sources:list, boxes:Tensor)->Tensor: # (b, d)
@@ -236,10 +254,10 @@ def see(self:Adapter, clip:Clip, sources:list, boxes:Tensor)->Tensor: # (b, d)
 
 # %% ../../nbs/sracap/07_adapt.ipynb #a7000018
 @patch
-def write(self:Adapter, soft:Tensor, hard:dict, n:int, t:int=-1)->tuple[list, list]: # hypotheses and texts, b lists of n
+def write(self:Adapter, soft:Tensor, hard:dict, n:int, t:int=-1, keys:list=())->tuple[list, list]: # hypotheses and texts, b lists of n
     "Captions of a soft prompt"
     ctx = self.model.net.context(soft.detach(), **hard)
-    nucleus = dict(how='sample', top_p=.9, seeds=[self.c.seed*10**6+1000*t+i*10**4 for i in range(len(soft))]) if self.c.sampling=='nucleus' and t>=0 else {}
+    nucleus = dict(how='sample', top_p=.9, seeds=[(k+t*1_000_003)%2**62 for k in keys]) if self.c.sampling=='nucleus' and t>=0 else {}
     found = self.model.net.search(ctx, n, beam_size=max(n, 1), **nucleus)
     return found,[[written(self.model.lm, h) for h in hs] for hs in found]
 
@@ -287,14 +305,14 @@ def _learn(self:Adapter, looks:Looks, hard:dict):
         raw = looks.raw[t].float().to(self.model.device)
         u = F.normalize(raw, dim=-1)
         soft = soft_of(net.mapper, params, u)
-        found,texts = self.write(soft, hard, c.beams, t)
+        found,texts = self.write(soft, hard, c.beams, t, looks.keys)
         scores = self.scored(texts, looks, t)
         nll,over = self.surprise(soft_of(net.mapper, params, raw) if c.raw_soft else soft, hard, found, texts)
         loss = adaptation_loss(nll, over, baseline(scores, c.amplify))
         opt.zero_grad()
         loss.sum().backward()
         opt.step()
-        of_start = self.scored(self.write(soft_of(net.mapper, start, u), hard, c.beams, t)[1], looks, t) if c.policy_reward=='start' and self.opt else scores
+        of_start = self.scored(self.write(soft_of(net.mapper, start, u), hard, c.beams, t, looks.keys)[1], looks, t) if c.policy_reward=='start' and self.opt else scores
         rows.append(dict(texts=texts, scores=scores, rewards=baseline(scores, c.amplify), loss=loss.detach(), mean=of_start.mean(1), grads={k:v.grad.clone() for k,v in params.items()} if self.watch else None, found=found))
     return {k:v.detach() for k,v in params.items()},rows
 
@@ -318,15 +336,16 @@ def __call__(self:Adapter,
     actions=None,       # see `look`
 )->list[Caption]:
     "Captions of a batch, each by its own mapping network"
+    if not len(images): return []
     model,c = self.model.eval(),self.c
     with held(model):
         g = F.normalize((model.tokens(images) if vectors is None else vectors.to(model.device)).float().flatten(1), dim=-1)
         nouns = model.nouns_of(g) if nouns is None else nouns
         hard,looks = model.hard_prompt(nouns),self.look([self.source(im) for im in images], g, actions)
-        before = self.write(model.net.soft(g), hard, c.beams)
+        before = self.write(model.net.soft(g), hard, model.cfg.beam_size)
         params,rows = self.learn(looks, hard)
-        after = self.write(soft_of(model.net.mapper, params, g), hard, c.beams)
-        if self.opt is not None and c.steps: self.improve(looks, rows, text_scores(self.experts, looks.full, before[1], c).mean(1))
+        after = self.write(soft_of(model.net.mapper, params, g), hard, c.beams if c.steps else model.cfg.beam_size)
+        if self.opt is not None and c.steps and actions is None: self.improve(looks, rows, text_scores(self.experts, looks.full, before[1], c).mean(1))
         return [self.told(i, None if ids is None else ids[i], nouns[i], looks, before, after, rows) for i in range(len(images))]
 
 # %% ../../nbs/sracap/07_adapt.ipynb #a70001aa
@@ -348,8 +367,10 @@ def told(self:Adapter, i:int, image_id, nouns:list, looks:Looks, before:tuple, a
     made = self.model.as_caption(after[0][i], image_id, dict(nouns=nouns))
     if self.c.final=='best_of':
         every = [(h, t) for hs,ts in [(after[0][i], after[1][i]), *((r['found'][i], r['texts'][i]) for r in rows)] for h,t in zip(hs, ts)]
+        every = [(h, t) for h,t in every if split_text(t)[0]] or every[:1]
         scores = worth([t for _,t in every])
-        made = self.model.as_caption([every[max(range(len(every)), key=lambda n: scores[n])][0]], image_id, dict(nouns=nouns))
+        best = max(range(len(every)), key=lambda n: scores[n])
+        made = self.model.as_caption([every[best][0]], image_id, dict(nouns=nouns, score_final=round(scores[best], 5)))
     steps = [dict(box=looks.boxes[t, i].tolist(), texts=r['texts'][i], scores=[round(x, 5) for x in r['scores'][i].tolist()]) for t,r in enumerate(rows)]
     said = [worth([x[1][i][n]])[0] for x,(n,_,_) in zip((before, after), first)]
     made.extra |= dict(before=first[0][1], score_before=round(said[0], 5), score_adapted=round(said[1], 5), looks=steps)

@@ -55,6 +55,10 @@ class SracapCaptioner(FolderCaptioner):
     @property
     def lm(self): return self.net.lm
 
+    def set_names(self, names:list, ensemble:bool=True):
+        "Other names to look for in pictures"
+        self.names,self.name_vectors = list(names),torch.from_numpy(np.array(name_vectors(list(names), self.encoder.clip, ensemble)[:])).to(self.device)
+
 def check_encoder(encoder, c:SracapConfig|None=None):
     "Refuse an encoder without a vector per picture, or of another width"
     if not isinstance(encoder, ClipEncoder) or not encoder.pooled: raise InputError(f'{encoder.name} gives no vector of a CLIP per picture; take one such as clip_pooled:ViT-B-32/openai.')

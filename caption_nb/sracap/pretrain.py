@@ -8,12 +8,13 @@ __all__ = ['RANGES', 'PRESETS', 'CorpusChoices', 'SracapTrainConfig', 'check_tra
            'table_name', 'preset_name', 'make_sracap', 'fit_sracap']
 
 # %% ../../nbs/sracap/05_pretrain.ipynb #a5000004
-import dataclasses, hashlib
+import dataclasses, hashlib, json
 from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import nn
 from ..core import InputError, check_ranges, find_path, pick_device
+from ..data.parse import ORDERS
 from ..data.readers import read_captions
 from ..data.table import Table
 from ..data.toy import toy_world
@@ -81,6 +82,7 @@ def check_train(cfg:SracapTrainConfig):
     check_ranges(cfg, RANGES)
     check_sracap(cfg)
     check_select(cfg.select)
+    if cfg.order not in ORDERS: raise InputError(f'order is {cfg.order!r}; known are {", ".join(ORDERS)}.')
 
 def published_train(data:str='coco', **changes)->SracapTrainConfig:
     "The training of the released COCO script; its schedule runs one step ahead, which is not repeated here"
@@ -178,7 +180,7 @@ def train_sracap(
         encoder = load_vision(cfg.encoder, device=device)
         check_encoder(encoder)
         corpus = corpus_of(cfg, quiet)
-        names = names_of(cfg, corpus)
+        names = names_of(cfg, corpus) if cfg.layout!='soft_only' else []
         corpus = corpus.iloc[:cfg.n_train or None].reset_index(drop=True)
         vectors = text_vectors(corpus, encoder.clip, quiet=quiet)
         table = test_table(cfg) if tests is None else tests
@@ -206,7 +208,9 @@ def make_sracap(cfg:SracapTrainConfig, encoder, names:list)->SracapCaptioner:
 
 def fit_sracap(model:SracapCaptioner, data:TextPairs, ground:Ground, cfg:SracapTrainConfig, run:Run, texts:str, quiet:bool=False):
     "The loop on cross-entropy, weights chosen by validation pictures where there are any"
-    mark = hashlib.sha256(f'{texts} {data.ids.numpy().tobytes().hex()[:10**6]} {len(data)} {sorted(data.single)}'.encode()).hexdigest()[:16]
+    h = hashlib.sha256(json.dumps([texts, data.nouns, sorted(data.single)]).encode())
+    for x in (data.ids, data.mask, data.lead): h.update(np.ascontiguousarray(x.numpy()))
+    mark = h.hexdigest()[:16]
     loop = Loop(model, data, pretrain_loss(), loop_config(cfg), state=run/'state', run=run, evaluate=validation_of(ground, cfg.n_val, cfg.select) if cfg.select else None, select=cfg.select or None,
                 identity=identity(cfg, encoder=ground.encoder.fingerprint, texts=mark, start=hash_state(model.net)[:16]), groups=groups_of(cfg.new_lr))
     run_loop(loop, run, cfg, quiet, system='sracap', stage='pretrain')
