@@ -66,6 +66,7 @@ class SracapArgs:
     strict: bool = False        # stop at the first unreadable picture
     device: str = 'auto'        # auto, cpu, cuda
 
+# %% ../../nbs/app/06_sracapcommands.ipynb #a9000a09
 def caption_sracap(a:SracapArgs):
     "`capnb caption PICTURES --system sracap --model-path runs/sracap --adapt srs --experts ViT-L-14/openai`"
     path = Path(a.model_path)
@@ -94,6 +95,7 @@ def read_names(a:SracapArgs)->list:
     from caption_nb.sracap.vocabulary import read_vocabulary
     return read_vocabulary(find_path(a.vocabulary))
 
+# %% ../../nbs/app/06_sracapcommands.ipynb #a9000b09
 def adapted(model, a:SracapArgs):
     "The captioner with what it learns at pictures by"
     from caption_nb.models.clip import load_clip

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['ATTENTION', 'HIDDEN', 'CACHE', 'seq_logp', 'without_cudnn', 'PrefixLM', 'small_gpt2', 'Context', 'key_bias',
            'seen_positions', 'Packing', 'pack_captions', 'attention_bias', 'packed_layout', 'State', 'load_lm',
-           'save_frame', 'read_frame', 'END', 'encode_captions', 'pre_caption', 'token_id', 'train_tokenizer']
+           'read_tokenizer', 'save_frame', 'read_frame', 'END', 'encode_captions', 'pre_caption', 'token_id',
+           'train_tokenizer']
 
 # %% ../../nbs/models/01_lm.ipynb #efdc9982
 from contextlib import contextmanager
@@ -376,6 +377,12 @@ def _read_part(auto, folder, what:str):
     "Config or tokenizer by one of the library's own readers; code that lies beside them is not run, and nobody is asked whether it may"
     try: return auto.from_pretrained(folder, trust_remote_code=False)
     except Exception as e: raise InputError(f'{folder}: {what} cannot be read: {first_line(e)} Copy or fetch the folder again.') from e
+
+def read_tokenizer(name:str):
+    "GPT-2's tokenizer from a folder, or by a name that `find_weights` finds"
+    folder = find_weights(name, 'tokenizer')
+    try: return AutoTokenizer.from_pretrained(folder, **LOCAL)
+    except Exception as e: raise InputError(f'{folder} cannot be read as a tokenizer ({first_line(e)[:120]}); it needs tokenizer.json, or vocab.json and merges.txt beside a config.json.') from None
 
 # %% ../../nbs/models/01_lm.ipynb #cc8c0e43
 def save_frame(lm:PrefixLM, folder):

@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['THEIRS', 'HEAD', 'EMBEDDING', 'BUFFERS', 'DECISIONS', 'to_ours', 'to_theirs', 'public_sizes', 'fill_public',
-           'read_tokenizer', 'load_public', 'to_public', 'old_masks', 'save_public', 'paper_config']
+           'load_public', 'to_public', 'old_masks', 'save_public', 'paper_config']
 
 # %% ../../nbs/sacap/04d_published.ipynb #4dd4751e
 import re
 import torch
-from transformers import AutoTokenizer, GPT2Config
+from transformers import GPT2Config
 from ..core import Decision, InputError, atomic_path
 from ..models.clip import ClipEncoder
-from ..models.weights import LOCAL, find_weights, first_line, load_into, load_state
+from ..models.lm import read_tokenizer
+from ..models.weights import load_into, load_state
 from .captioner import SacapCaptioner, TextStore
 from .model import TIED, SacapLM, SacapNet, build_gpt, published
 
@@ -62,12 +63,6 @@ def fill_public(
     except InputError as e: raise InputError(to_theirs(str(e))) from None
     net.lm.gpt.tie_weights()
     return net.eval()
-
-def read_tokenizer(name:str):
-    "GPT-2's tokenizer from a folder, or by a name that `find_weights` finds"
-    folder = find_weights(name, 'tokenizer')
-    try: return AutoTokenizer.from_pretrained(folder, **LOCAL)
-    except Exception as e: raise InputError(f'{folder} cannot be read as a tokenizer ({first_line(e)[:120]}); it needs tokenizer.json, or vocab.json and merges.txt beside a config.json.') from None
 
 def load_public(
     path,                        # captioner_<epoch>.pt

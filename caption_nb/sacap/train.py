@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
-from torch import nn
 from ..core import InputError, cache_dir, check_ranges, find_path, pick_device, write_json
 from ..data.readers import read_captions
 from ..data.table import Table
@@ -32,8 +31,8 @@ from .prepare import toy_store
 from .prompts import Items, batch_of, caption_rows, hard_items, padded, said_phrases, vary_phrases
 from .repair import KINDS, RepairConfig, check_repair_config, choose, choose_from_pool, keep_pairs, pair_similarities, pair_weights, uniforms
 from ..runs import Run
-from ..train.loop import MANY, RANGES as LOOP_RANGES, Loop, loop_config, param_groups
-from ..train.stage import Features, Ground, begin_stage, check_select, end_stage, first_facts, identity, lay_ground, preset_of, run_loop, stage_encoder, validation_of
+from ..train.loop import MANY, RANGES as LOOP_RANGES, Loop, loop_config, faster_groups
+from ..train.stage import Features, Ground, begin_stage, check_select, end_stage, first_facts, identity, lay_ground, preset_of, run_loop, scored, stage_encoder, validation_of
 
 # %% ../../nbs/sacap/05_train.ipynb #13050c7a
 @dataclass
@@ -210,10 +209,7 @@ def real_pictures(cfg:PairChoices, p:Prepared)->Table:
     if cfg.test=='toy': table = toy_world(n_train=0, n_val=0, n_text=0, n_text_train=0)
     elif cfg.test: table = read_captions(find_path(cfg.test), images=find_path(cfg.images) if cfg.images else None, strict=cfg.strict)
     else: table = own_tests(p, cfg.data, cfg.strict)
-    rows = table.rows
-    if len(rows): rows = rows[~rows.split.isin(['train', 'restval', 'val']) & rows.path.notna() & rows.captions.map(len).gt(0)]
-    if not len(rows): raise InputError(f'{cfg.test or cfg.data}: no real picture with references to score on; the splits train, restval and val are not scored.')
-    return Table(rows.reset_index(drop=True), table.report, table.root)
+    return scored(table, cfg.test or cfg.data, ('train', 'restval', 'val'))
 
 def run_table(p:Prepared, pairs:Drawn, tests:Table)->Table:
     "One table of drawn and real pictures"
@@ -315,10 +311,7 @@ def collate(self:DrawnPairs,
 def groups_of(new_lr:float):
     "The optimiser's groups: what is new has `new_lr` times the learning rate"
     def new(name): return any(x in name for x in ('mapper.', 'adapter.', 'crossattention.', 'ln_cross_attn.'))
-    def groups(captioner, weight_decay:float, everywhere:bool=False)->list[dict]:
-        parts = [(scale, [p for n,p in captioner.named_parameters() if p.requires_grad and new(n)==is_new]) for scale,is_new in ((new_lr, True), (1., False))]
-        return [g|dict(scale=scale) for scale,ps in parts for g in param_groups(nn.ParameterList(ps), weight_decay, everywhere)]
-    return groups
+    return faster_groups(new, new_lr)
 
 def make_sacap(cfg:SacapTrainConfig, encoder, p:Prepared, memory)->SacapCaptioner:
     "A captioner before its first step"

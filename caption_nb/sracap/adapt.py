@@ -78,11 +78,6 @@ class Expert:
     ): self.clip,self.weight,self.name,self.known = clip,weight,clip.name,{}
 
     @torch.no_grad()
-    def see(self, pixels:Tensor)->Tensor: # (b, 3, h, w) in [0, 1] -> (b, d) of length 1
-        "Vectors of crops"
-        return F.normalize(seen_by(self.clip, pixels), dim=-1)
-
-    @torch.no_grad()
     def read(self, texts:list)->Tensor: # n -> (n, d) of length 1
         "Vectors of texts"
         new = list(dict.fromkeys(t for t in texts if t not in self.known))
@@ -208,6 +203,7 @@ class Looks:
     old:Tensor      # (t, b) their log-probabilities
     keys:list       # a number per picture, from its pixels: what is drawn for it is the same in any batch
 
+# %% ../../nbs/sracap/07_adapt.ipynb #a7000a17
 @patch
 @torch.no_grad()
 def look(self:Adapter,
@@ -308,12 +304,13 @@ def _learn(self:Adapter, looks:Looks, hard:dict):
         found,texts = self.write(soft, hard, c.beams, t, looks.keys)
         scores = self.scored(texts, looks, t)
         nll,over = self.surprise(soft_of(net.mapper, params, raw) if c.raw_soft else soft, hard, found, texts)
-        loss = adaptation_loss(nll, over, baseline(scores, c.amplify))
+        rewards = baseline(scores, c.amplify)
+        loss = adaptation_loss(nll, over, rewards)
         opt.zero_grad()
         loss.sum().backward()
         opt.step()
         of_start = self.scored(self.write(soft_of(net.mapper, start, u), hard, c.beams, t, looks.keys)[1], looks, t) if c.policy_reward=='start' and self.opt else scores
-        rows.append(dict(texts=texts, scores=scores, rewards=baseline(scores, c.amplify), loss=loss.detach(), mean=of_start.mean(1), grads={k:v.grad.clone() for k,v in params.items()} if self.watch else None, found=found))
+        rows.append(dict(texts=texts, scores=scores, rewards=rewards, loss=loss.detach(), mean=of_start.mean(1), grads={k:v.grad.clone() for k,v in params.items()} if self.watch else None, found=found))
     return {k:v.detach() for k,v in params.items()},rows
 
 Adapter.watch = False # keep gradients, for looking at them

@@ -4,15 +4,14 @@
 
 # %% auto #0
 __all__ = ['RANGES', 'PRESETS', 'CorpusChoices', 'SracapTrainConfig', 'check_train', 'published_train', 'default_train',
-           'load_preset', 'TextPairs', 'pretrain_loss', 'test_table', 'scored', 'groups_of', 'train_sracap',
-           'table_name', 'preset_name', 'make_sracap', 'fit_sracap']
+           'load_preset', 'TextPairs', 'pretrain_loss', 'test_table', 'groups_of', 'train_sracap', 'table_name',
+           'preset_name', 'make_sracap', 'fit_sracap']
 
 # %% ../../nbs/sracap/05_pretrain.ipynb #a5000004
 import dataclasses, hashlib, json
 from dataclasses import dataclass
 import numpy as np
 import torch
-from torch import nn
 from ..core import InputError, check_ranges, find_path, pick_device
 from ..data.parse import ORDERS
 from ..data.readers import read_captions
@@ -26,8 +25,8 @@ from .captioner import SracapCaptioner, check_encoder, new_sracap
 from .corpus import TextChoices, corpus_of, names_of, text_vectors
 from .model import RANGES as MODEL_RANGES, SracapChoices, SracapConfig, check_sracap, filled, with_noise
 from .text import learned_text, noun_sentence, prompt_nouns
-from ..train.loop import MANY, RANGES as LOOP_RANGES, Loop, loop_config, param_groups
-from ..train.stage import Features, Ground, begin_stage, check_select, end_stage, features_of, first_facts, identity, parts_of, preset_of, run_loop, say_problems, validation_of
+from ..train.loop import MANY, RANGES as LOOP_RANGES, Loop, loop_config, faster_groups
+from ..train.stage import Features, Ground, begin_stage, check_select, end_stage, features_of, first_facts, identity, parts_of, preset_of, run_loop, say_problems, scored, validation_of
 
 # %% ../../nbs/sracap/05_pretrain.ipynb #a5000007
 @dataclass
@@ -148,21 +147,11 @@ def test_table(cfg:SracapTrainConfig)->Table:
     "The real pictures that the config names; a training part is left out"
     if cfg.test=='toy': table = toy_world(n_train=0, n_text=0, n_text_train=0)
     else: table = read_captions(find_path(cfg.test), images=find_path(cfg.images) if cfg.images else None, strict=cfg.strict)
-    return scored(table, cfg.test)
-
-def scored(table:Table, name:str)->Table:
-    "The pictures of a table that are scored, or chosen by"
-    rows = table.rows
-    if len(rows): rows = rows[~rows.split.isin(['train', 'restval']) & rows.path.notna() & rows.captions.map(len).gt(0)]
-    if not len(rows): raise InputError(f'{name}: no real picture with references to score on; the splits train and restval are not scored.')
-    return Table(rows.reset_index(drop=True), table.report, table.root)
+    return scored(table, cfg.test, ('train', 'restval'))
 
 def groups_of(new_lr:float):
     "The optimiser's groups: the mapping network has `new_lr` times the learning rate"
-    def groups(captioner, weight_decay:float, everywhere:bool=False)->list[dict]:
-        parts = [(scale, [p for n,p in captioner.named_parameters() if p.requires_grad and ('mapper.' in n)==new]) for scale,new in ((new_lr, True), (1., False))]
-        return [g|dict(scale=scale) for scale,ps in parts if ps for g in param_groups(nn.ParameterList(ps), weight_decay, everywhere)]
-    return groups
+    return faster_groups(lambda name: 'mapper.' in name, new_lr)
 
 # %% ../../nbs/sracap/05_pretrain.ipynb #a5000a0f
 def train_sracap(
@@ -202,7 +191,7 @@ def preset_name(cfg:SracapTrainConfig)->str: return f'{cfg.level} level'+('' if 
 def make_sracap(cfg:SracapTrainConfig, encoder, names:list)->SracapCaptioner:
     "A captioner before its first step"
     same = SracapConfig(**{f.name:getattr(cfg, f.name) for f in dataclasses.fields(SracapChoices)})
-    model = new_sracap(load_lm(cfg.lm), encoder, names if cfg.layout!='soft_only' else (), same, cfg.seed, cfg.ensemble, cfg.encoder)
+    model = new_sracap(load_lm(cfg.lm), encoder, names, same, cfg.seed, cfg.ensemble, cfg.encoder)
     if cfg.freeze_lm: model.lm.gpt.requires_grad_(False)
     return model
 

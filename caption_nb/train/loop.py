@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MANY', 'RANGES', 'SCHEDULES', 'LoopConfig', 'loop_config', 'lr_factor', 'step_items', 'divided', 'Share',
-           'item_seeds', 'param_groups', 'Loop', 'TrainingStopped']
+           'item_seeds', 'param_groups', 'faster_groups', 'Loop', 'TrainingStopped']
 
 # %% ../../nbs/train/00_loop.ipynb #f4a1a3c1
 import math, signal, sys, threading, time
@@ -144,6 +144,17 @@ def param_groups(
     ps = [p for p in model.parameters() if p.requires_grad]
     if not ps: raise InputError('nothing to train: every parameter is frozen.')
     return [dict(params=[p for p in ps if p.ndim>=2], weight_decay=weight_decay), dict(params=[p for p in ps if p.ndim<2], weight_decay=weight_decay*everywhere)]
+
+def faster_groups(
+    is_new,       # name of a weight -> whether it is new
+    new_lr:float, # the rate of such weights, in units of the others'
+):                # what `Loop` takes as `groups`
+    "The groups of `param_groups`, apart for what is new and what was trained before"
+    def groups(captioner, weight_decay:float, everywhere:bool=False)->list[dict]:
+        parts = [(scale, [p for n,p in captioner.named_parameters() if p.requires_grad and bool(is_new(n))==new]) for scale,new in ((new_lr, True), (1., False))]
+        if not any(ps for _,ps in parts): raise InputError('nothing to train: every parameter is frozen.')
+        return [g|dict(scale=scale) for scale,ps in parts if ps for g in param_groups(nn.ParameterList(ps), weight_decay, everywhere)]
+    return groups
 
 # %% ../../nbs/train/00_loop.ipynb #fd0e3ce5
 class _Loss(nn.Module):
