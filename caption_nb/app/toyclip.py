@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from .lessons import FactHeads, exam, fact_loss, facts_right, held_out, scene_facts, swap_caption, training_scene
+from .lessons import FactHeads, exam, fact_loss, fact_scene, facts_right, held_out, scene_facts, swap_caption, training_scene
 from ..core import InputError, check_ranges, progress, read_json, to_dict, write_json
 from ..data.toyfacts import scene_captions
 from ..data.toyscenes import render_scene, swap_scene
@@ -46,6 +46,8 @@ class ToyClipConfig:
     fact_steps:int = 900     # first stage: steps on scene facts
     fact_batch:int = 64      # scenes per step
     fact_lr:float = 2e-3     # highest learning rate
+    crowded:float = 0.       # share of its scenes that are crowded
+    inner:float = .15        # weight of objects inside others there, beside those that stand alone
     steps:int = 1500         # second stage: steps on pictures and captions
     scenes:int = 12000       # scenes they draw from
     batch_size:int = 64      # scenes per step, their twins not counted
@@ -59,7 +61,7 @@ class ToyClipConfig:
 
 TOWERS = ('resnet', 'vit')
 RANGES = LOOP_RANGES|dict(image_size=(32, 512), width=(4, 1024), patch=(2, 64), layers=(2, 64), upper=(1, 63), dim=(8, 1024), text_width=(16, 1024), text_layers=(1, 32),
-    vocab_size=(259, 49408), fact_steps=(1, MANY), fact_batch=(2, MANY), steps=(1, MANY), scenes=(8, 2**26), batch_size=(2, MANY), init=(0, 10), hard=(0, MANY), pull=(0, MANY), seed=(0, 15))
+    vocab_size=(259, 49408), fact_steps=(1, MANY), fact_batch=(2, MANY), steps=(1, MANY), scenes=(8, 2**26), batch_size=(2, MANY), init=(0, 10), crowded=(0, 1), inner=(0, MANY), hard=(0, MANY), pull=(0, MANY), seed=(0, 15))
 
 def check_toy_clip(cfg:ToyClipConfig):
     "Refuse values that no CLIP here has"
@@ -126,7 +128,7 @@ def pooled(
     "The upper part of the image tower, with gradient"
     v = clip.model.visual
     if cfg.tower=='resnet': return v.attnpool(tokens.transpose(1, 2).unflatten(2, (round(tokens.shape[1]**.5),)*2))
-    return v.head(v.trunk.forward_head(v.trunk.forward_upper(tokens)))
+    return v.head(v.trunk.forward_head(v.trunk.forward_class(tokens)))
 
 # %% ../../nbs/app/00f_toyclip.ipynb #36355993
 def is_trunk(
@@ -143,17 +145,18 @@ def is_trunk(
 class FactData:
     "Scenes of a training stream with their facts, drawn when asked for"
     def __init__(self,
-        transform,    # picture -> pixels (3, h, w)
-        side:int,     # cells per side
-        n:int,        # scenes
-        seed:int=0,   # of the stream
-    ): self.transform,self.side,self.n,self.seed = transform,side,n,seed
+        transform,         # picture -> pixels (3, h, w)
+        side:int,          # cells per side
+        n:int,             # scenes
+        seed:int=0,        # of the stream
+        crowded:float=0.,  # share of crowded scenes
+    ): self.transform,self.side,self.n,self.seed,self.crowded = transform,side,n,seed,crowded
 
     def __len__(self): return self.n
 
     def collate(self, idx, rng)->dict: # pixels (b, 3, h, w) and the facts of `scene_facts`
         "One batch"
-        scenes = [training_scene(int(i), self.seed) for i in idx]
+        scenes = [fact_scene(int(i), self.seed, self.crowded) for i in idx]
         return dict(pixels=torch.stack([self.transform(render_scene(s)) for s in scenes]))|scene_facts(scenes, self.side)
 
 class FactStage(nn.Module):
@@ -168,10 +171,10 @@ class FactStage(nn.Module):
         "What the readers say"
         return self.heads(grid_cells(self.cfg, trunk_tokens(self.clip[0], self.cfg, pixels)))
 
-def name_facts(stage:FactStage, batch:dict):
-    "Objective of the first stage"
+def name_facts(stage:nn.Module, batch:dict):
+    "Objective of the first stage, of any model with a `cfg.inner` that says the facts of pixels"
     b = len(batch['pixels'])
-    return fact_loss(stage(batch['pixels']), batch)*b, b, {}
+    return fact_loss(stage(batch['pixels']), batch, stage.cfg.inner)*b, b, {}
 
 # %% ../../nbs/app/00f_toyclip.ipynb #a0809659
 def teach(
@@ -199,7 +202,7 @@ def fit_facts(
     torch.manual_seed(cfg.seed+1)
     stage = FactStage(clip, cfg).to(memory_format=torch.channels_last)
     side = cfg.image_size//(32 if cfg.tower=='resnet' else cfg.patch)
-    data = FactData(clip.transform, side, cfg.fact_steps*cfg.fact_batch, cfg.seed)
+    data = FactData(clip.transform, side, cfg.fact_steps*cfg.fact_batch, cfg.seed, cfg.crowded)
     teach(stage, data, name_facts, Path(work)/'facts', cfg, quiet, steps=cfg.fact_steps, batch_size=cfg.fact_batch, lr=cfg.fact_lr, precision=cfg.precision, seed=cfg.seed, save_every=100)
     return stage, data
 
@@ -341,8 +344,8 @@ def save_toy_clip(clip:Clip, folder, story:dict, n_heldout:int=500)->dict:
 @dataclass
 class ToyPacConfig:
     "How the judge is tuned"
-    scenes:int = 3000      # scenes with their generated pictures and captions
-    steps:int = 400        # of training
+    scenes:int = 6000      # scenes with their generated pictures and captions
+    steps:int = 1200       # of training
     batch_size:int = 128   # scenes per step
     lr:float = 3e-3        # highest learning rate
     lambda_v:float = .05   # weight of generated pictures

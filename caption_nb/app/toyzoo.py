@@ -85,15 +85,17 @@ class ToySwinConfig:
     steps:int = 800                  # of training
     batch_size:int = 64              # scenes per step
     lr:float = 2e-3                  # highest learning rate
+    crowded:float = 0.               # share of crowded scenes
+    inner:float = .15                # weight of objects inside others, beside those that stand alone
     precision:str = 'fp32'           # fp32, bf16, auto
     seed:int = 4                     # of weights and scenes, 0 to 15
 
 # %% ../../nbs/app/00g_toyzoo.ipynb #bdf6ba5f
 class SwinStage(nn.Module):
     "A Swin with linear readers on its grid"
-    def __init__(self, swin, d:int):
+    def __init__(self, swin, cfg:ToySwinConfig):
         super().__init__()
-        self.swin,self.heads = swin,FactHeads(d)
+        self.swin,self.heads,self.cfg = swin,FactHeads(swin.num_features),cfg
 
     def forward(self, pixels:Tensor)->dict: return self.heads(swin_tokens(self.swin, pixels)[:,1:])
 
@@ -101,19 +103,19 @@ def train_toy_swin(cfg:ToySwinConfig, work, n_heldout:int=500, quiet:bool=False)
     "Train it from nothing"
     swin = small_swin(cfg.image_size, cfg.patch, cfg.window, cfg.embed_dim, tuple(cfg.depths), tuple(cfg.heads), seed=cfg.seed)
     torch.manual_seed(cfg.seed+1)
-    stage,side = SwinStage(swin, swin.num_features),cfg.image_size//cfg.patch//2**(len(cfg.depths)-1)
-    data = FactData(PictureTransform(size=cfg.image_size, resize_mode='squash'), side, cfg.steps*cfg.batch_size, cfg.seed)
+    stage,side = SwinStage(swin, cfg),cfg.image_size//cfg.patch//2**(len(cfg.depths)-1)
+    data = FactData(PictureTransform(size=cfg.image_size, resize_mode='squash'), side, cfg.steps*cfg.batch_size, cfg.seed, cfg.crowded)
     teach(stage, data, name_facts, Path(work)/'xvlm', cfg, quiet, steps=cfg.steps, batch_size=cfg.batch_size, lr=cfg.lr, precision=cfg.precision, seed=cfg.seed)
     return swin.eval(), read_facts(stage, data, n_heldout)
 
 # %% ../../nbs/app/00g_toyzoo.ipynb #0bd7cb29
 FULL = dict(
-    clip=ToyClipConfig(fact_batch=96, steps=600, scenes=9000),
-    expert=ToyClipConfig(tower='vit', image_size=64, width=128, patch=8, layers=6, upper=2, fact_steps=700, steps=1200, batch_size=48, seed=1),
+    clip=ToyClipConfig(image_size=128, fact_steps=1000, fact_batch=32, crowded=.75, inner=1., steps=1100, scenes=9000, batch_size=48, hard=3.),
+    expert=ToyClipConfig(tower='vit', image_size=64, width=128, patch=8, layers=6, upper=2, fact_steps=1000, fact_batch=32, steps=1600, batch_size=32, seed=1),
     pac=ToyPacConfig(),
-    weak=ToyClipConfig(width=8, dim=64, text_width=64, text_layers=2, fact_steps=200, steps=400, scenes=4000, twins=False, init=.01, pull=0., seed=2),
+    weak=ToyClipConfig(image_size=128, width=8, dim=64, text_width=64, text_layers=2, fact_steps=200, fact_batch=48, steps=400, scenes=4000, batch_size=48, twins=False, init=.01, pull=0., seed=2),
     lm=ToyLMConfig(),
-    xvlm=ToySwinConfig())
+    xvlm=ToySwinConfig(steps=900, batch_size=32))
 
 TINY = dict(
     clip=ToyClipConfig(image_size=64, width=4, dim=16, text_width=32, text_layers=1, vocab_size=400, fact_steps=3, fact_batch=8, steps=3, scenes=16, batch_size=4),

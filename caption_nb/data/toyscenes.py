@@ -221,9 +221,9 @@ def render_scene(
     scene:dict,
     size:int=64, # pixels, width and height
 )->Image.Image:  # RGB
-    "Draw the scene; the same scene gives the same pixels"
+    "Draw the scene; the same scene gives the same pixels. An object with `rgb` is drawn in that colour instead of its named one"
     im,noise = _ground(scene, size),_noise(scene['seed']+1)
-    shade = [np.clip(np.array(COLORS[o['color']])+noise.uniform(-10, 10, 3), 0, 255) for o in scene['objects']]
+    shade = [np.clip(np.array(o.get('rgb') or COLORS[o['color']])+noise.uniform(-10, 10, 3), 0, 255) for o in scene['objects']]
     for o,rgb in sorted(zip(scene['objects'], shade), key=lambda p: -p[0]['radius']):
         BRUSHES[scene['style']](im, o, rgb)
         if scene['text']: _write(im, scene['text'], o, (20,20,20) if rgb@[.3,.6,.1]>110 else (250,250,250))
