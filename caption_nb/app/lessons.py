@@ -66,9 +66,10 @@ def fact_scene(
     i:int,             # place in the stream
     seed:int=0,        # as of `training_scene`
     crowded:float=0.,  # share of crowded scenes among those that are no signs
+    signs:float=.08,   # share of signs
 )->dict:
     "Scene number `i` of a stream for the lesson in facts"
-    scene = training_scene(i, seed)
+    scene = training_scene(i, seed, signs)
     key = STREAM+seed*2**26+i
     return crowded_scene(key) if scene['kind']=='objects' and random.Random(f'crowded-{key}').random()<crowded else scene
 

@@ -47,6 +47,7 @@ class ToyClipConfig:
     fact_batch:int = 64      # scenes per step
     fact_lr:float = 2e-3     # highest learning rate
     crowded:float = 0.       # share of its scenes that are crowded
+    signs:float = .08        # share of signs there
     inner:float = .15        # weight of objects inside others there, beside those that stand alone
     steps:int = 1500         # second stage: steps on pictures and captions
     scenes:int = 12000       # scenes they draw from
@@ -61,7 +62,7 @@ class ToyClipConfig:
 
 TOWERS = ('resnet', 'vit')
 RANGES = LOOP_RANGES|dict(image_size=(32, 512), width=(4, 1024), patch=(2, 64), layers=(2, 64), upper=(1, 63), dim=(8, 1024), text_width=(16, 1024), text_layers=(1, 32),
-    vocab_size=(259, 49408), fact_steps=(1, MANY), fact_batch=(2, MANY), steps=(1, MANY), scenes=(8, 2**26), batch_size=(2, MANY), init=(0, 10), crowded=(0, 1), inner=(0, MANY), hard=(0, MANY), pull=(0, MANY), seed=(0, 15))
+    vocab_size=(259, 49408), fact_steps=(1, MANY), fact_batch=(2, MANY), steps=(1, MANY), scenes=(8, 2**26), batch_size=(2, MANY), init=(0, 10), crowded=(0, 1), signs=(0, 1), inner=(0, MANY), hard=(0, MANY), pull=(0, MANY), seed=(0, 15))
 
 def check_toy_clip(cfg:ToyClipConfig):
     "Refuse values that no CLIP here has"
@@ -150,13 +151,14 @@ class FactData:
         n:int,             # scenes
         seed:int=0,        # of the stream
         crowded:float=0.,  # share of crowded scenes
-    ): self.transform,self.side,self.n,self.seed,self.crowded = transform,side,n,seed,crowded
+        signs:float=.08,   # share of signs
+    ): self.transform,self.side,self.n,self.of = transform,side,n,(seed, crowded, signs)
 
     def __len__(self): return self.n
 
     def collate(self, idx, rng)->dict: # pixels (b, 3, h, w) and the facts of `scene_facts`
         "One batch"
-        scenes = [fact_scene(int(i), self.seed, self.crowded) for i in idx]
+        scenes = [fact_scene(int(i), *self.of) for i in idx]
         return dict(pixels=torch.stack([self.transform(render_scene(s)) for s in scenes]))|scene_facts(scenes, self.side)
 
 class FactStage(nn.Module):
@@ -202,7 +204,7 @@ def fit_facts(
     torch.manual_seed(cfg.seed+1)
     stage = FactStage(clip, cfg).to(memory_format=torch.channels_last)
     side = cfg.image_size//(32 if cfg.tower=='resnet' else cfg.patch)
-    data = FactData(clip.transform, side, cfg.fact_steps*cfg.fact_batch, cfg.seed, cfg.crowded)
+    data = FactData(clip.transform, side, cfg.fact_steps*cfg.fact_batch, cfg.seed, cfg.crowded, cfg.signs)
     teach(stage, data, name_facts, Path(work)/'facts', cfg, quiet, steps=cfg.fact_steps, batch_size=cfg.fact_batch, lr=cfg.fact_lr, precision=cfg.precision, seed=cfg.seed, save_every=100)
     return stage, data
 
