@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RANGES', 'WORDS', 'AdaptConfig', 'check_adapt', 'published_adapt', 'Expert', 'seen_by', 'mixed', 'expert_scores',
-           'baseline', 'adaptation_loss', 'said_in', 'text_scores', 'stacked', 'soft_of', 'held', 'Adapter',
+           'baseline', 'adaptation_loss', 'said_in', 'judged', 'text_scores', 'stacked', 'soft_of', 'held', 'Adapter',
            'unit_pixels', 'Looks', 'picture_key', 'filling_nll', 'AdaptedCaptioner', 'SlowStart']
 
 # %% ../../nbs/sracap/07_adapt.ipynb #a7000004
@@ -19,12 +19,13 @@ from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn import functional as F
 from fastcore.basics import patch
-from ..core import Caption, Captioner, InputError, check_ranges
+from ..core import Caption, Captioner, InputError, check_ranges, keep_freed_memory
 from ..models.clip import Clip
 from .captioner import SracapCaptioner, pick_caption
 from .model import filled, written
 from .policy import MODES, ScenePolicy, crop, crop_boxes, fixed_action, policy_loss, returns
 from .text import read_relations, split_text
+from .tree import tree_nll
 
 # %% ../../nbs/sracap/07_adapt.ipynb #a7000007
 @dataclass
@@ -44,6 +45,7 @@ class AdaptConfig:
     gamma:float = .7              # by which later rewards of the policy count less
     least:float = .4              # smallest share of a side that a crop has
     final:str = 'adapted'         # adapted: best beam of the adapted network; best_of: the caption of all steps that scores highest on the whole picture
+    compare:bool = True           # also write the caption before learning, and score both on the whole picture
     sampling:str = 'beam'         # captions of a look: beam, or nucleus (top-p 0.9)
     side:int = 512                # pixels of the short side that crops are cut from
     seed:int = 0                  # of the policy's draws and of sampling
@@ -132,6 +134,12 @@ def said_in(texts:list, raw:bool=False)->tuple[list, list]: # captions; relation
     captions = [pick_caption([t])[1] if c is None else c for t,(c,_) in zip(texts, parts)]
     return captions,[s if raw else ', '.join(' '.join(f) for f in read_relations(s)) for _,s in parts]
 
+# %% ../../nbs/sracap/07_adapt.ipynb #41b05a22
+def judged(texts:list, raw:bool=False)->list: # n texts -> n captions, then n lists of relations
+    "What experts read; a text without relations is worth its caption"
+    captions,relations = said_in(texts, raw)
+    return captions+[r or x for x,r in zip(captions, relations)]
+
 def text_scores(
     experts:list,
     seen:list,       # of each expert, (b, d)
@@ -139,10 +147,8 @@ def text_scores(
     c:AdaptConfig,
 )->Tensor:           # (b, n)
     "Mixed scores of captions and relations"
-    said = [said_in(ts, c.raw_relations) for ts in texts]
-    caption = expert_scores(experts, seen, [x for x,_ in said], c.rounded)
-    relation = expert_scores(experts, seen, [[r or x for x,r in zip(*s)] for s in said], c.rounded)
-    return c.caption_weight*caption+(1-c.caption_weight)*relation
+    s = expert_scores(experts, seen, [judged(ts, c.raw_relations) for ts in texts], c.rounded).unflatten(1, (2, -1))
+    return c.caption_weight*s[:, 0]+(1-c.caption_weight)*s[:, 1]
 
 # %% ../../nbs/sracap/07_adapt.ipynb #a7000013
 def stacked(mapper:nn.Module, b:int)->dict: # name -> (b, ...), with gradient
@@ -182,6 +188,7 @@ class Adapter:
             torch.manual_seed(cfg.seed)
             self.policy = policy or (ScenePolicy(model.cfg.d) if cfg.policy in ('online', 'frozen') else None)
         self.opt = torch.optim.Adam(self.policy.parameters(), cfg.policy_lr) if cfg.policy=='online' else None
+        keep_freed_memory() # weights, gradients and moments of many networks come and go with every batch
 
     def source(self, im:Image.Image)->Tensor: # (3, h, w) in [0, 1]
         "What crops are cut from"
@@ -196,8 +203,8 @@ class Looks:
     "What was looked at"
     boxes:Tensor    # (t, b, 4) pixels
     raw:Tensor      # (t, b, d) vectors of the crops as CLIP gives them
-    seen:list       # of each expert, (t, b, e) what it saw
-    full:list       # of each expert, (b, e) of the whole pictures
+    seen:list       # of each expert, (t, b, e) what it saw; none where it judges by whole pictures alone
+    full:list       # of each expert, (b, e) of the whole pictures; none where nothing is judged by them
     states:Tensor   # (t, b, d) what the policy read
     actions:Tensor  # (t, b, 4)
     old:Tensor      # (t, b) their log-probabilities
@@ -211,23 +218,30 @@ def look(self:Adapter,
     g:Tensor,            # (b, d) of length 1, of the whole pictures
     actions:list=None,   # t actions (b, 4) that are given
 )->Looks:
-    "All crops of a batch, one after the other"
-    state,memory,rows,keys = g.cpu(),None,[],[picture_key(s, self.c.seed) for s in sources]
+    "All crops of a batch, one after the other; then the experts see them together"
+    state,memory,rows,known,keys = g.cpu(),None,[],{},[picture_key(s, self.c.seed) for s in sources]
     draws = [torch.Generator().manual_seed(k) for k in keys]
     for t in range(self.c.steps):
         action,logp,memory = (actions[t],torch.zeros(len(g)),None) if actions is not None else self.next_action(state, memory, draws)
         boxes = torch.stack([self.box(a, *s.shape[1:], given=actions is not None) for a,s in zip(action, sources)])
-        raw = self.see(self.clip, sources, boxes)
-        rows.append((boxes, raw, [self.see(e.clip, sources, boxes) for e in self.experts], state, action, logp))
+        raw = self.see(self.clip, sources, boxes[None], known)[0]
+        rows.append((boxes, raw, state, action, logp))
         state = F.normalize(raw.float(), dim=-1).cpu()
     whole = torch.stack([torch.tensor([0, 0, *s.shape[1:]]) for s in sources])
-    full = [F.normalize(self.see(e.clip, sources, whole), dim=-1) for e in self.experts]
-    if not rows: return Looks(*[torch.zeros(0, len(g), n) for n in (4, g.shape[1])], [], full, *[torch.zeros(0, len(g), n) for n in (g.shape[1], 4)], torch.zeros(0, len(g)), keys)
-    boxes,raw,seen,states,actions,old = zip(*rows)
-    return Looks(torch.stack(boxes), torch.stack(raw), [F.normalize(torch.stack(v), dim=-1) for v in zip(*seen)], full, torch.stack(states), torch.stack(actions), torch.stack(old), keys)
+    places = [whole]*self.wants_whole()+[r[0] for r in rows if self.c.view!='full']
+    seen = [F.normalize(self.see(e.clip, sources, torch.stack(places), {}), dim=-1) for e in self.experts] if places else []
+    full,crops = [v[0] for v in seen if self.wants_whole()],[v[int(self.wants_whole()):] for v in seen]
+    if not rows: return Looks(*[torch.zeros(0, len(g), n) for n in (4, g.shape[1])], crops, full, *[torch.zeros(0, len(g), n) for n in (g.shape[1], 4)], torch.zeros(0, len(g)), keys)
+    boxes,raw,states,actions,old = map(torch.stack, zip(*rows))
+    return Looks(boxes, raw, crops, full, states, actions, old, keys)
+
+# %% ../../nbs/sracap/07_adapt.ipynb #cb58843a
+@patch
+def wants_whole(self:Adapter)->bool: return self.c.compare or self.opt is not None or self.c.view!='crop' or self.c.final=='best_of' # experts are asked about whole pictures
 
 def picture_key(source:Tensor, seed:int)->int: return int.from_bytes(hashlib.sha256(source.numpy().tobytes()+repr((tuple(source.shape), seed)).encode()).digest()[:7], 'big') # the seed of what is drawn for a picture
 
+# %% ../../nbs/sracap/07_adapt.ipynb #01486891
 @patch
 def next_action(self:Adapter, state:Tensor, memory, draws:list):
     "By policy, or by the mode's rule; the generators are the pictures' own"
@@ -242,11 +256,21 @@ def box(self:Adapter, action:Tensor, h:int, w:int, given:bool=False)->Tensor: # 
     y,x,sh,sw = found = crop_boxes(action[None], h, w, self.c.least, self.c.published_crops)[0]
     return found if min(sh, sw)>0 and y<h and x<w else whole
 
+# %% ../../nbs/sracap/07_adapt.ipynb #c77867f0
 @patch
-def see(self:Adapter, clip:Clip, sources:list, boxes:Tensor)->Tensor: # (b, d)
-    "What a CLIP makes of a crop of each picture"
-    side = clip.transform.size[0]
-    return seen_by(clip, torch.stack([crop(s, b, side) for s,b in zip(sources, boxes)]).clamp(-10, 10))
+def see(self:Adapter,
+    clip:Clip,
+    sources:list,  # b pictures
+    boxes:Tensor,  # (t, b, 4)
+    known:dict,    # what it has seen of them, by picture and box; added to
+    size:int=64,   # crops at a time
+)->Tensor:         # (t, b, d)
+    "What a CLIP makes of crops, each looked at once"
+    places,side = [[(i, *box) for i,box in enumerate(row)] for row in boxes.tolist()],clip.transform.size[0]
+    new = list(dict.fromkeys(p for row in places for p in row if p not in known))
+    for part in (new[i:i+size] for i in range(0, len(new), size)):
+        known |= dict(zip(part, seen_by(clip, torch.stack([crop(sources[i], torch.tensor(box), side) for i,*box in part]).clamp(-10, 10))))
+    return torch.stack([torch.stack([known[p] for p in row]) for row in places])
 
 # %% ../../nbs/sracap/07_adapt.ipynb #a7000018
 @patch
@@ -257,30 +281,32 @@ def write(self:Adapter, soft:Tensor, hard:dict, n:int, t:int=-1, keys:list=())->
     found = self.model.net.search(ctx, n, beam_size=max(n, 1), **nucleus)
     return found,[[written(self.model.lm, h) for h in hs] for hs in found]
 
+# %% ../../nbs/sracap/07_adapt.ipynb #dd9ff3b5
 @patch
-def gradient_rows(self:Adapter, found:list, texts:list)->tuple[Tensor, Tensor]: # ids and mask (b*n, t)
+def gradient_rows(self:Adapter, found:list, texts:list)->list: # b lists of n lists of ids
     "The tokens of the gradient pass"
-    return filled([self.model.lm.tokenizer.encode(t) for ts in texts for t in ts] if self.c.retokenise else [list(h.ids) for hs in found for h in hs])
+    return [[self.model.lm.tokenizer.encode(t) for t in ts] for ts in texts] if self.c.retokenise else [[list(h.ids) for h in hs] for hs in found]
 
 @patch
 def surprise(self:Adapter, soft:Tensor, hard:dict, found:list, texts:list)->tuple[Tensor, Tensor]: # (b, n, t) of tokens that count, and what their mean goes over
     "How surprising captions are, with gradient"
-    n = len(texts[0])
-    soft = soft.repeat_interleave(n, 0)
-    if self.c.without_nouns: ctx = dict(prefix=soft)
-    else: ctx = self.model.net.context(soft, **{k:v.repeat_interleave(n, 0) for k,v in hard.items()})
-    ids,mask = (x.to(soft.device) for x in self.gradient_rows(found, texts))
-    if self.c.learn_filling: nll,mask = filling_nll(self.model.net.lm, ids, mask, ctx)
-    else: nll = self.model.net.token_nll(ids, mask, **ctx)
-    return nll.view(-1, n, ids.shape[1]),mask.view(-1, n, ids.shape[1])
+    ctx = dict(prefix=soft) if self.c.without_nouns else self.model.net.context(soft, **hard)
+    rows = self.gradient_rows(found, texts)
+    if not self.c.learn_filling: return tree_nll(self.model.lm, rows, **ctx)
+    n = len(rows[0])
+    ids,mask = (x.to(soft.device) for x in filled([r for rs in rows for r in rs]))
+    nll = filling_nll(self.model.lm, ids, mask, {k:None if v is None else v.repeat_interleave(n, 0) for k,v in ctx.items()})
+    over = mask.view(-1, n, ids.shape[1]).amax(1, keepdim=True).expand(-1, n, -1) # up to the longest row of the same picture
+    return nll.view(over.shape)*over,over
 
-def filling_nll(lm, ids:Tensor, mask:Tensor, ctx:dict)->tuple[Tensor, Tensor]: # (r, t) surprise; (r, t) what its mean goes over: everything
+# %% ../../nbs/sracap/07_adapt.ipynb #87619c05
+def filling_nll(lm, ids:Tensor, mask:Tensor, ctx:dict)->Tensor: # (r, t)
     "As the public code counts: rows are filled with end marks, which nothing looks at but which are learned; tokens of number 0 are not"
     k,full = ctx['prefix'].shape[1],ids.masked_fill(mask==0, lm.tokenizer.eos_token_id)
     front = ctx.get('prefix_mask')
     seen = torch.cat([torch.ones(len(ids), k, dtype=torch.long, device=ids.device) if front is None else front, mask], 1)
     logits = lm.gpt(inputs_embeds=torch.cat([ctx['prefix'], lm.embed(full)], 1), attention_mask=seen, position_ids=torch.arange(k+ids.shape[1], device=ids.device)[None]).logits[:, k-1:-1]
-    return F.cross_entropy(logits.float().transpose(1, 2), full, reduction='none')*(full!=0),torch.ones_like(ids)
+    return F.cross_entropy(logits.float().transpose(1, 2), full, reduction='none')*(full!=0)
 
 # %% ../../nbs/sracap/07_adapt.ipynb #a7000019
 @patch
@@ -295,12 +321,11 @@ def learn(self:Adapter,
 def _learn(self:Adapter, looks:Looks, hard:dict):
     c,net = self.c,self.model.net
     params = stacked(net.mapper, looks.boxes.shape[1])
-    opt = torch.optim.AdamW(params.values(), lr=c.lr, eps=c.eps, weight_decay=c.weight_decay)
-    start,rows = {k:v.detach().clone() for k,v in params.items()},[]
+    opt,rows = torch.optim.AdamW(params.values(), lr=c.lr, eps=c.eps, weight_decay=c.weight_decay, fused=True),[] # in one pass over the weights
     for t in range(len(looks.boxes)):
         raw = looks.raw[t].float().to(self.model.device)
         u = F.normalize(raw, dim=-1)
-        soft = soft_of(net.mapper, params, u)
+        with torch.set_grad_enabled(not c.raw_soft): soft = soft_of(net.mapper, params, u)
         found,texts = self.write(soft, hard, c.beams, t, looks.keys)
         scores = self.scored(texts, looks, t)
         nll,over = self.surprise(soft_of(net.mapper, params, raw) if c.raw_soft else soft, hard, found, texts)
@@ -309,19 +334,18 @@ def _learn(self:Adapter, looks:Looks, hard:dict):
         opt.zero_grad()
         loss.sum().backward()
         opt.step()
-        of_start = self.scored(self.write(soft_of(net.mapper, start, u), hard, c.beams, t, looks.keys)[1], looks, t) if c.policy_reward=='start' and self.opt else scores
+        of_start = self.scored(self.write(net.soft(u), hard, c.beams, t, looks.keys)[1], looks, t) if c.policy_reward=='start' and self.opt else scores
         rows.append(dict(texts=texts, scores=scores, rewards=rewards, loss=loss.detach(), mean=of_start.mean(1), grads={k:v.grad.clone() for k,v in params.items()} if self.watch else None, found=found))
     return {k:v.detach() for k,v in params.items()},rows
 
 Adapter.watch = False # keep gradients, for looking at them
 
+# %% ../../nbs/sracap/07_adapt.ipynb #581c9eb7
 @patch
 def scored(self:Adapter, texts:list, looks:Looks, t:int)->Tensor: # (b, n)
     "Scores by what the experts see: the crop, the whole picture, or both"
-    crops,c = [v[t] for v in looks.seen],self.c
-    if c.view=='crop': return text_scores(self.experts, crops, texts, c)
-    full = text_scores(self.experts, looks.full, texts, c)
-    return full if c.view=='full' else (full+text_scores(self.experts, crops, texts, c))/2
+    views = dict(crop=[False], full=[True], both=[True, False])[self.c.view]
+    return sum(text_scores(self.experts, looks.full if whole else [v[t] for v in looks.seen], texts, self.c) for whole in views)/len(views)
 
 # %% ../../nbs/sracap/07_adapt.ipynb #a700001a
 @patch
@@ -339,10 +363,12 @@ def __call__(self:Adapter,
         g = F.normalize((model.tokens(images) if vectors is None else vectors.to(model.device)).float().flatten(1), dim=-1)
         nouns = model.nouns_of(g) if nouns is None else nouns
         hard,looks = model.hard_prompt(nouns),self.look([self.source(im) for im in images], g, actions)
-        before = self.write(model.net.soft(g), hard, model.cfg.beam_size)
+        improves = self.opt is not None and c.steps>0 and actions is None
+        before = self.write(model.net.soft(g), hard, model.cfg.beam_size) if c.compare or improves else None
         params,rows = self.learn(looks, hard)
         after = self.write(soft_of(model.net.mapper, params, g), hard, c.beams if c.steps else model.cfg.beam_size)
-        if self.opt is not None and c.steps and actions is None: self.improve(looks, rows, text_scores(self.experts, looks.full, before[1], c).mean(1))
+        self.read_ahead(before, after)
+        if improves: self.improve(looks, rows, text_scores(self.experts, looks.full, before[1], c).mean(1))
         return [self.told(i, None if ids is None else ids[i], nouns[i], looks, before, after, rows) for i in range(len(images))]
 
 # %% ../../nbs/sracap/07_adapt.ipynb #a70001aa
@@ -356,11 +382,18 @@ def improve(self:Adapter, looks:Looks, rows:list, first:Tensor):
     self.opt.step()
 
 @patch
-def told(self:Adapter, i:int, image_id, nouns:list, looks:Looks, before:tuple, after:tuple, rows:list)->Caption:
+def read_ahead(self:Adapter, before:tuple|None, after:tuple):
+    "The texts that `told` asks the experts for, of all pictures together"
+    texts = [ts[pick_caption(ts)[0]] for x in (before, after) for ts in x[1]] if self.c.compare else []
+    if self.c.final=='best_of': texts += [t for ts in after[1] for t in ts]
+    for e in self.experts if texts else []: e.read(judged(texts, self.c.raw_relations))
+
+# %% ../../nbs/sracap/07_adapt.ipynb #085190e6
+@patch
+def told(self:Adapter, i:int, image_id, nouns:list, looks:Looks, before:tuple|None, after:tuple, rows:list)->Caption:
     "The caption of a picture, and how it came about"
     own = [v[i:i+1] for v in looks.full]
     def worth(texts): return text_scores(self.experts, own, [texts], self.c)[0].tolist()
-    first = [pick_caption(x[1][i]) for x in (before, after)]
     made = self.model.as_caption(after[0][i], image_id, dict(nouns=nouns))
     if self.c.final=='best_of':
         every = [(h, t) for hs,ts in [(after[0][i], after[1][i]), *((r['found'][i], r['texts'][i]) for r in rows)] for h,t in zip(hs, ts)]
@@ -369,8 +402,11 @@ def told(self:Adapter, i:int, image_id, nouns:list, looks:Looks, before:tuple, a
         best = max(range(len(every)), key=lambda n: scores[n])
         made = self.model.as_caption([every[best][0]], image_id, dict(nouns=nouns, score_final=round(scores[best], 5)))
     steps = [dict(box=looks.boxes[t, i].tolist(), texts=r['texts'][i], scores=[round(x, 5) for x in r['scores'][i].tolist()]) for t,r in enumerate(rows)]
-    said = [worth([x[1][i][n]])[0] for x,(n,_,_) in zip((before, after), first)]
-    made.extra |= dict(before=first[0][1], score_before=round(said[0], 5), score_adapted=round(said[1], 5), looks=steps)
+    if self.c.compare:
+        first = [pick_caption(x[1][i]) for x in (before, after)]
+        said = [round(worth([x[1][i][n]])[0], 5) for x,(n,_,_) in zip((before, after), first)]
+        made.extra |= dict(before=first[0][1], score_before=said[0], score_adapted=said[1])
+    made.extra['looks'] = steps
     return made
 
 # %% ../../nbs/sracap/07_adapt.ipynb #a700002a
