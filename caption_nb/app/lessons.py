@@ -49,7 +49,7 @@ def crowded_scene(
     seed:int,
     strange:float=.25, # share of objects in a colour that has no name
 )->dict:
-    "As many objects as find room, in combinations that are not held out; without relations, so there is no caption of it"
+    "Up to seven objects where they find room, and small ones inside, in combinations that are not held out; without relations, so there is no caption of it"
     rng,taken,objects = random.Random(f'crowd-{seed}'),[],[]
     kinds = [c for c in COMBOS if c not in HELD_OUT]
     for spot in (_spot(rng, taken) for _ in range(_TRIES)):

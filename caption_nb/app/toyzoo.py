@@ -111,7 +111,7 @@ def train_toy_swin(cfg:ToySwinConfig, work, n_heldout:int=500, quiet:bool=False)
 # %% ../../nbs/app/00g_toyzoo.ipynb #0bd7cb29
 FULL = dict(
     clip=ToyClipConfig(image_size=128, fact_steps=1000, fact_batch=32, crowded=.75, signs=.16, inner=1., steps=1100, scenes=9000, batch_size=48, hard=1.6),
-    expert=ToyClipConfig(tower='vit', image_size=64, width=128, patch=8, layers=6, upper=2, fact_steps=1000, fact_batch=32, steps=1600, batch_size=32, seed=1),
+    expert=ToyClipConfig(tower='vit', image_size=64, width=128, patch=8, layers=6, upper=2, fact_steps=1000, fact_batch=32, steps=2000, batch_size=32, seed=1),
     pac=ToyPacConfig(),
     weak=ToyClipConfig(image_size=128, width=8, dim=64, text_width=64, text_layers=2, fact_steps=200, fact_batch=48, steps=400, scenes=4000, batch_size=48, twins=False, init=.01, pull=0., seed=2),
     lm=ToyLMConfig(),
