@@ -83,7 +83,7 @@ class ConvStem(nn.Module):
 
     def forward(self, x:Tensor)->Tensor: return self.body(x).flatten(2).transpose(1, 2)
 
-# %% ../../nbs/models/00c_towers.ipynb #1258578a
+# %% ../../nbs/models/00c_towers.ipynb #1258578b
 def class_block(
     block,     # a block of timm's vision transformer
     x:Tensor,  # (b, 1+r, d), the class token first
@@ -98,6 +98,7 @@ def class_block(
     first = first+block.drop_path1(block.ls1(a.proj_drop(a.proj(found.transpose(1, 2).flatten(2)))))
     return first+block.drop_path2(block.ls2(block.mlp(block.norm2(first))))
 
+# %% ../../nbs/models/00c_towers.ipynb #1258578a
 class ConvViT(VisionTransformer):
     "A vision transformer behind a `ConvStem`, whose upper blocks are told the places once more"
     def __init__(self,
