@@ -70,8 +70,8 @@ def fact_scene(
 )->dict:
     "Scene number `i` of a stream for the lesson in facts"
     scene = training_scene(i, seed, signs)
-    key = STREAM+seed*2**26+i
-    return crowded_scene(key) if scene['kind']=='objects' and random.Random(f'crowded-{key}').random()<crowded else scene
+    crowd = scene['kind']=='objects' and random.Random(f'crowded-{scene["seed"]}').random()<crowded
+    return crowded_scene(scene['seed']) if crowd else scene
 
 # %% ../../nbs/app/00e_lessons.ipynb #302dba2b
 def held_out(
