@@ -1,11 +1,13 @@
 "Every kind of weights: from a folder, from a cache of the hub, missing, and not what it claims to be"
 import json, pickle, shutil
-import pytest, timm, torch
+import open_clip, pytest, timm, torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from caption_nb.app.systems import load
 from caption_nb.app.toyzoo import make_part
 from caption_nb.core import InputError
 from caption_nb.models.clip import load_clip
+from caption_nb.dico.captioner import ClipWords, new_dico
 from caption_nb.models.clipfiles import load_clip_tokenizer
 from caption_nb.models.lm import load_lm
 from caption_nb.models.vision import load_vision
@@ -36,6 +38,8 @@ def hub(tmp_path, monkeypatch):
     monkeypatch.delenv('CAPTION_NB_ALLOW_DOWNLOAD', raising=False)
     monkeypatch.setenv('CAPTION_NB_BUILD', '0')
     return tmp_path/'hub'
+
+def red(size): return Image.new('RGB', (size, size), 'red')
 
 def into_hub(hub, name, folder):
     top = hub/f'models--{name.replace("/", "--")}'
@@ -100,6 +104,27 @@ def test_parts_of_a_pipeline_in_the_hub_cache(hub, tmp_path):
         p.write_text('{}')
     into_hub(hub, 'someone/painter', tmp_path/'pipe')
     assert find_weights('someone/painter', PIPELINE).name=='abc'
+
+def test_captioner_from_folder_and_hub_cache(zoo, hub, tmp_path):
+    eye,look = load_clip(zoo/'expert'),load_vision(f'open_clip:{zoo/"expert"}')
+    new_dico(ClipWords(eye.tokenizer), look, name=f'open_clip:{zoo/"expert"}', width=16, layers=1, heads=2, hidden=16, max_len=4).save_pretrained(tmp_path/'mine')
+    with pytest.raises(InputError, match='not in the hub cache'): load('someone/captioner')
+    into_hub(hub, 'someone/captioner', tmp_path/'mine')
+    a,b = load(tmp_path/'mine', 'cpu'),load('someone/captioner', 'cpu')
+    assert a.label==b.label=='DiCO' and [c.text for c in a([red(64)], quiet=True)]==[c.text for c in b([red(64)], quiet=True)]
+
+def test_file_of_tensors_from_folder_and_hub_cache(hub, tmp_path):
+    "A fine-tuned checkpoint without a config, as published weights of metrics are"
+    state = open_clip.CLIP(64, dict(layers=1, width=64, head_width=64, patch_size=16, image_size=32), dict(context_length=77, vocab_size=49408, width=64, heads=1, layers=1)).state_dict()
+    (tmp_path/'bare').mkdir()
+    save_file({k:v.contiguous() for k,v in state.items()}, tmp_path/'bare'/'model.safetensors')
+    def door(where): return load_clip('', weights=where, quick_gelu=False)
+    with pytest.raises(InputError, match='a file of tensors') as e: door('someone/bare')
+    assert 'someone/bare' in str(e.value) and 'Hugging Face cache' in str(e.value) and 'hf download' in str(e.value)
+    into_hub(hub, 'someone/bare', tmp_path/'bare')
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    a,b = (door(w).model.encode_image(x) for w in (tmp_path/'bare', 'someone/bare'))
+    assert torch.equal(a, b)
 
 def test_rephraser_from_hub_cache(zoo, hub):
     into_hub(hub, 'someone/writer', zoo/'lm')

@@ -33,19 +33,29 @@ def _sracap(folder, device):
 SYSTEMS:dict[str,Callable] = dict(opg=_opg, dico=_dico, sacap=_sacap, sracap=_sracap) # name in config.json -> (folder, device) -> captioner
 
 def captioner_folder(
-    where, # a captioner's folder, or a run folder with one in `model/`
+    where, # a captioner's folder, a run folder with one in `model/`, or a repository of the hub
 )->Path:
     "The folder that holds config.json and model.safetensors"
     where = Path(where)
-    if not where.exists(): raise InputError(f'{where}: no such folder. Give a run folder (reports/<world>/<system>/<run>) or a captioner saved with save_pretrained.')
+    if not where.exists(): return _from_cache(where)
     for p in (where/'model', where):
         if (p/'config.json').exists() and (p/'model.safetensors').exists(): return p
     raise InputError(f'{where} holds no trained captioner: config.json and model.safetensors were looked for in it and in {where/"model"}. '
                      'If training was interrupted, start it again; it continues.')
 
+def _from_cache(where:Path)->Path:
+    "A captioner in the hub's cache, or fetched where the user's environment allows it"
+    from caption_nb.models.weights import KINDS, downloads_allowed, find_weights, in_hub_cache, is_hub_name
+    name,known = where.as_posix(),is_hub_name(where.as_posix())
+    hit = in_hub_cache(name, KINDS['captioner'].files) if known else None
+    if hit: return hit
+    if known and downloads_allowed(): return find_weights(name, 'captioner')
+    raise InputError(f'{where}: no such folder{", and not in the hub cache" if known else ""}. Give a run folder (reports/<world>/<system>/<run>), a captioner saved with save_pretrained'
+                     f'{", or a repository of the hub: `hf download "+name+"` first, or set CAPTION_NB_ALLOW_DOWNLOAD=1" if known else ""}.')
+
 # %% ../../nbs/app/00_systems.ipynb #d37153e7
 def load(
-    where,               # a run folder or a captioner's folder
+    where,               # a run folder, a captioner's folder, or a repository of the hub
     device:str='auto',   # auto, cpu, cuda
 )->Captioner:
     "The captioner in a folder, ready to be called with pictures"
