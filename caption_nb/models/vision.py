@@ -15,7 +15,7 @@ import torch
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from ..core import InputError, read_json, write_json
+from ..core import InputError, find_path, read_json, write_json
 from .pixels import Encoder, PictureTransform, PixelEncoder, to_tokens
 from .weights import KINDS, find_local, find_weights, load_into, load_state, weight_roots
 
@@ -162,6 +162,13 @@ def _timm(name:str, weights=None, **options)->TimmEncoder:
     except InputError as e: raise InputError(f'{e}\nWeights in a file of yours: timm:{name}@FILE.') from None
     return build_timm(name, load_state(path), source=str(path), **options)
 
+def _scales(name:str, weights=None, **options)->Encoder:
+    "`scales:<sizes>/<cells>@<file>`: a convolutional network that looks at a picture in several sizes"
+    from caption_nb.models.scales import ScalesEncoder, parse_scales
+    sizes,grid = parse_scales(name)
+    if not weights: raise InputError(f'scales:{name} names no file of weights; give scales:{name}@FILE.')
+    return ScalesEncoder(load_file_encoder(find_path(weights), **(options|dict(size=max(sizes)))), sizes, grid)
+
 def _open_clip(name:str, weights=None, quick_gelu=None, **options)->Encoder:
     "`open_clip:<model/tag or folder>`: all tokens of a CLIP's image tower"
     from caption_nb.models.clip import clip_encoder, load_clip
@@ -194,7 +201,7 @@ def _features(name:str, weights=None, **options):
     from caption_nb.models.features import ReadyFeatures
     return ReadyFeatures(name)
 
-ENCODERS = dict(timm=_timm, open_clip=_open_clip, clip_pooled=_clip_pooled, clip_vision=_clip_vision, xvlm=_xvlm, pixels=_pixels, features=_features)
+ENCODERS = dict(timm=_timm, scales=_scales, open_clip=_open_clip, clip_pooled=_clip_pooled, clip_vision=_clip_vision, xvlm=_xvlm, pixels=_pixels, features=_features)
 CLIPS = ('open_clip', 'clip_pooled') # kinds that are CLIPs
 
 # %% ../../nbs/models/02_vision.ipynb #57a28746
@@ -210,7 +217,7 @@ def _local_files(origin:dict)->Path|None:
     "The file or folder that an encoder was made from, None if it has no file of its own"
     head,_,rest = origin['spec'].partition(':')
     if head=='pixels' or origin['weights']=='random': return None
-    if origin['weights']: return find_weights(origin['weights'], 'tensors' if head in CLIPS else 'xvlm' if head=='xvlm' else 'vision')
+    if origin['weights']: return find_weights(find_path(origin['weights']), 'tensors' if head in CLIPS else 'xvlm' if head=='xvlm' else 'vision')
     if head in CLIPS: return _clip_files(rest)
     if head=='clip_vision': return Path(rest).expanduser()
     return None if head=='timm' else find_weights(rest, 'xvlm') if head=='xvlm' else find_weights(origin['spec'], 'vision')
@@ -253,7 +260,7 @@ def _load_saved(folder:Path, device, precision, **changes)->Encoder:
 
 # %% ../../nbs/models/02_vision.ipynb #6b1b45d9
 def load_vision(
-    spec,                # `timm:NAME`, `timm:NAME@FILE`, `open_clip:NAME`, `clip_pooled:NAME`, `clip_vision:FOLDER`, `xvlm:PATH`, `pixels:PATCH`, `features:PATH`, a file or folder of weights, or an encoder
+    spec,                # `timm:NAME`, `timm:NAME@FILE`, `scales:SIZES/CELLS@FILE`, `open_clip:NAME`, `clip_pooled:NAME`, `clip_vision:FOLDER`, `xvlm:PATH`, `pixels:PATCH`, `features:PATH`, a file or folder of weights, or an encoder
     weights=None,        # with `timm:`: a file, `random`, or None for the published ones
     device:str='cpu',    # where it runs
     precision:str='fp32',# `fp32` or `bf16`
@@ -265,7 +272,7 @@ def load_vision(
     head,colon,rest = str(spec).partition(':')
     if not Path(str(spec)).expanduser().exists() and (colon or head in ENCODERS):
         if head not in ENCODERS: raise InputError(f'Unknown kind of encoder {head!r} in {spec!r}; known: {", ".join(ENCODERS)}, or a file of weights.')
-        if head=='timm' and '@' in rest and weights is None: (rest, _, weights),spec = rest.partition('@'),spec.partition('@')[0]
+        if head in ('timm', 'scales') and '@' in rest and weights is None: (rest, _, weights),spec = rest.partition('@'),spec.partition('@')[0]
         enc = ENCODERS[head](rest, weights, **options)
     else: enc = load_file_encoder(weights or spec, **options)
     enc.origin = dict(spec=str(spec), weights=None if weights is None else str(weights), options=options)
