@@ -164,7 +164,7 @@ def _proposed(self:DicoCaptioner, memory:list, n:int, how:str, seeds, decoding:d
     diverse = dict(groups=decoding.pop('groups', 0) or n, diversity=decoding.pop('diversity', .5)) if how=='diverse_beam' else {}
     dc = check_config(dataclasses.replace(DecodeConfig(how='beam' if diverse else how, n_best=n, beam_size=max(n, c.beam_size), max_len=c.max_len-1, length_penalty=c.length_penalty), **decoding))
     if dc.how=='beam':
-        found = beam_candidates(self.net, memory, n if diverse else dc.beam_size, dc.max_len+1, dc.length_penalty, c.early_stopping, **diverse)
+        found = beam_candidates(self.net, memory, n if diverse else dc.beam_size, dc.max_len+1, dc.length_penalty, c.early_stopping, min_len=dc.min_len, **diverse)
         ids,mask,lp,ended = (x[:, :n] for x in (found.ids, found.mask, found.logp, found.finished))
         return Proposals(ids, mask, lp, [[self._text(i) for i in row] for row in ids.tolist()], ended)
     reader = RowReader(self.net, memory)

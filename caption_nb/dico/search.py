@@ -6,6 +6,7 @@
 __all__ = ['Candidates', 'candidates_of', 'grow_groups', 'merge_pools', 'beam_candidates', 'check_search']
 
 # %% ../../nbs/dico/00a_search.ipynb #c7a21bf5
+import math
 from dataclasses import dataclass
 import torch
 from torch import Tensor
@@ -67,22 +68,25 @@ def beam_candidates(
     check_every:int=4,      # steps between questions whether all are done
     groups:int=1,           # groups of a diverse search; k has to be a multiple
     diversity:float=0.,     # see `grow_groups`
+    min_len:int=0,          # words before the end mark is allowed
 )->Candidates:
     "The k best captions of each picture by the published search, or k diverse ones"
-    check_search(k, max_len, groups)
+    check_search(k, max_len, groups, min_len)
     s,b,norm = net.s,len(memory[0][0]),Norm(0, 0, length_penalty)
     pools,past = [new_pool(b, k//groups, max_len, memory[0][0].device, s.begin, s.pad) for _ in range(groups)],None
     for n in range(1, max_len):
         read = torch.cat([p.ids[..., n-1] for p in pools], 1)
         hidden,past = net.decoder(read.reshape(b*k, 1), memory, past)
         logp = net.logits(hidden[:, 0]).float().log_softmax(-1).unflatten(0, (b, k))
+        if n<=min_len: logp[..., s.end] = -math.inf
         pools,parent = grow_groups(pools, n, logp, s.end, norm, early_stopping, diversity)
         if n%check_every==0 and all(p.done.all() for p in pools): break
         rows = (parent+torch.arange(b, device=parent.device)[:, None]*k).flatten()
         past = [(x[rows], y[rows]) for x,y in past]
     return candidates_of(merge_pools([finish_pool(p, norm) for p in pools]), s.end)
 
-def check_search(k:int, max_len:int, groups:int=1):
+def check_search(k:int, max_len:int, groups:int=1, min_len:int=0):
     "Refuse what cannot be searched for"
     if k<1 or max_len<2: raise InputError(f'k is {k} and max_len {max_len}; at least 1 and 2 are wanted.')
+    if not 0<=min_len<max_len-1: raise InputError(f'min_len is {min_len}; captions have {max_len-1} tokens at most, the end mark among them.')
     if groups<1 or k%groups: raise InputError(f'groups is {groups}; {k} captions cannot be shared evenly among them.')

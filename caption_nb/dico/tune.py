@@ -34,6 +34,8 @@ class CandidateChoices:
     groups:int = 0                  # diverse_beam: groups that share the k captions; 0: one for each
     diversity:float = .5            # diverse_beam: what a word costs a group for every caption of the groups before it that took it, in log-probability
     distinct:bool = False           # dico: of captions with the same text only the first counts
+    min_len:int = 0                 # words of a caption before it may end
+    include_gt:bool = False         # dico: one of the picture's own captions is compared with the k
     unfinished:str = 'stopped'      # a caption that was cut off, for the reward: stopped (the end mark in place of its last token), sampled (as it is)
     dropout:bool = False            # dropout when captions are scored
 
@@ -70,11 +72,11 @@ class DicoTuneConfig(RewardChoices, CandidateChoices, StartChoices):
     precision:str = 'auto'          # auto, fp32, bf16
     device:str = 'auto'             # auto, cpu, cuda
     seed:int = 0                    # of everything that is drawn
-    LATER = 'groups diversity distinct patience'.split() # fields that older runs lack
+    LATER = 'groups diversity distinct patience min_len include_gt'.split() # fields that older runs lack
 
 # %% ../../nbs/dico/01b_tune.ipynb #08d9c9a9
 OBJECTIVES = ('dico', 'scst')
-RANGES = LOOP_RANGES|dict(views=(0, MANY), k=(1, MANY), groups=(0, MANY), diversity=(0, MANY), beta=(0, MANY), tau=(0, MANY), keep=(0, MANY), own_words=(0, MANY), temperature=(1e-3, MANY), cider_weight=(0, MANY), consensus_weight=(0, MANY), neighbours=(1, MANY), sharpness=(0, MANY), clip_weight=(0, MANY)) # of the config here
+RANGES = LOOP_RANGES|dict(views=(0, MANY), k=(1, MANY), groups=(0, MANY), diversity=(0, MANY), min_len=(0, MANY), beta=(0, MANY), tau=(0, MANY), keep=(0, MANY), own_words=(0, MANY), temperature=(1e-3, MANY), cider_weight=(0, MANY), consensus_weight=(0, MANY), neighbours=(1, MANY), sharpness=(0, MANY), clip_weight=(0, MANY)) # of the config here
 
 def check_tune(cfg, judge:str=''):
     "Refuse what cannot work before anything is read"
@@ -84,6 +86,7 @@ def check_tune(cfg, judge:str=''):
     for k,known in dict(objective=OBJECTIVES, how=('', *HOWS), baseline=BASELINES, unfinished=UNFINISHED).items():
         if getattr(cfg, k) not in known: raise InputError(f'{k} is {getattr(cfg, k)!r}; known: {", ".join(known)}.')
     if cfg.objective=='scst' and cfg.how not in ('', 'sample'): raise InputError(f'how is {cfg.how}, but scst draws its captions; leave how empty.')
+    if cfg.include_gt and cfg.objective=='scst': raise InputError("include_gt is for dico: scst learns from captions that it drew itself; cider_weight rewards likeness to people's.")
     if cfg.k<2: raise InputError(f'k is {cfg.k}; a winner and a loser need two captions or more.')
     if cfg.how=='diverse_beam': check_search(cfg.k, 2, cfg.groups or cfg.k)
     if not (cfg.cider_weight or cfg.consensus_weight or cfg.clip_weight): raise InputError('cider_weight, consensus_weight and clip_weight are all 0: there is no reward to train on.')
@@ -144,8 +147,8 @@ def rewarded_by(cfg:DicoTuneConfig)->str:
 # %% ../../nbs/dico/01b_tune.ipynb #bad907e8
 def objective_of(cfg:DicoTuneConfig, reward, reference:DicoCaptioner, max_len:int):
     "The objective that the config asks for, of captions with `max_len` tokens"
-    decoding = dict(max_len=max_len, temperature=cfg.temperature)|(dict(groups=cfg.groups, diversity=cfg.diversity) if cfg.how=='diverse_beam' else {})
-    if cfg.objective=='dico': return dico(reward, reference, cfg.k, cfg.beta, cfg.tau, cfg.how or 'beam', cfg.keep, cfg.own_words, cfg.unfinished, cfg.dropout, cfg.distinct, **decoding)
+    decoding = dict(max_len=max_len, min_len=cfg.min_len, temperature=cfg.temperature)|(dict(groups=cfg.groups, diversity=cfg.diversity) if cfg.how=='diverse_beam' else {})
+    if cfg.objective=='dico': return dico(reward, reference, cfg.k, cfg.beta, cfg.tau, cfg.how or 'beam', cfg.keep, cfg.own_words, cfg.unfinished, cfg.dropout, cfg.distinct, cfg.include_gt, **decoding)
     return scst(reward, cfg.k, cfg.baseline, cfg.unfinished, cfg.dropout, reference, cfg.log_every, **decoding)
 
 def frozen_copy(model:DicoCaptioner)->DicoCaptioner:
@@ -159,7 +162,7 @@ def fit_dico(model:DicoCaptioner, ground:Ground, reward, cfg:DicoTuneConfig, fir
     train,views = ground.train,min(cfg.views or first.views, first.views)
     objective = objective_of(cfg, reward, frozen_copy(model), first.max_len-1)
     health = Health(quiet, say=dico_line if cfg.objective=='dico' else health_line)
-    data = Pictures(train, len(train), views) if not cfg.own_words else CaptionGroups(train, *encode_groups(model.words, training_texts(train.table), first.max_len), views)
+    data = Pictures(train, len(train), views) if not (cfg.own_words or cfg.include_gt) else CaptionGroups(train, *encode_groups(model.words, training_texts(train.table), first.max_len), views)
     loop = Loop(model, data, objective, loop_config(cfg), state=run/'state', run=run, evaluate=validation_of(ground, first.n_val, cfg.select, more), select=cfg.select or None, watch=health,
                 identity=identity(cfg, data=train.table.fingerprint(), encoder=getattr(ground.encoder, 'fingerprint', ''), start=file_mark(base/'model'/'model.safetensors'), search=f'{first.max_len} {first.beam_size} {first.length_penalty}', **reward_marks(cfg, reward)))
     run_loop(loop, run, cfg, quiet, health, system='dico', stage=cfg.objective)
