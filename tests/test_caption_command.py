@@ -53,6 +53,17 @@ def test_killed_and_continued(run, album, tmp_path):
     assert [(c['image_id'], c['caption']) for c in a]==[(c['image_id'], c['caption']) for c in b] and not part.exists()
     assert all(abs(x['score']-y['score'])<1e-4 for x,y in zip(a, b)) # another split into batches, other last bits
 
+def test_other_choices(run, album, tmp_path):
+    "Shorter captions by a choice at the call; a file begun with other choices is not gone on with"
+    out = tmp_path/'c.json'
+    words = ['caption', album/'00.png', album/'01.png', '--run', run, '--out', out]
+    assert capnb(*words, '--choices', 'max_len=3', 'beam_size=1').returncode==0
+    assert all(len(c['caption'].split())<=3 and len(c.get('others', []))==0 for c in read_json(out))
+    (tmp_path/'c.json').unlink()
+    for choice,code,said in (('max_len', 2, 'name=value'), ('max_len=soon', 1, "max_len is 'soon'"), ('lm_layers=3', 1, 'What can: beam_size')):
+        r = capnb(*words, '--choices', choice)
+        assert r.returncode==code and said in r.stderr and 'Traceback' not in r.stderr and not out.exists(), (choice, r)
+
 def test_mistakes_get_a_sentence(run, album, tmp_path):
     whole = tmp_path/'whole.json'
     whole.write_text('[{"image_id": 1, "caption": "a dog"}]')

@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'UNTRAINED', 'SACAP_STEPS', 'PREPARED', 'WITH_ARGS', 'WITH_WORDS', 'ABOUT', 'STOPPED', 'CaptionArgs',
-           'caption', 'train', 'take_preset', 'take_option', 'caption_form', 'prepare', 'take_step_preset',
-           'take_params', 'run', 'sweep', 'ReportArgs', 'report', 'checks', 'doctor', 'opg', 'usage', 'main']
+           'caption', 'take_choices', 'train', 'take_preset', 'take_option', 'caption_form', 'prepare',
+           'take_step_preset', 'take_params', 'run', 'sweep', 'ReportArgs', 'report', 'checks', 'doctor', 'opg',
+           'usage', 'main']
 
 # %% ../../nbs/app/01_cli.ipynb #2070f277
 import importlib.util, sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
-import tyro
+import tyro, yaml
 from .evaluate import EvaluateArgs, evaluate
 from .systems import caption_to_file, captioner_key, load, told_captions, with_shards
 from ..core import InputError, UsageError, from_args
@@ -22,7 +23,8 @@ from ..core import InputError, UsageError, from_args
 class CaptionArgs:
     "Caption pictures with a trained captioner; continues where an earlier call stopped. Without training: capnb caption --system zerocap --help"
     images: Annotated[tuple[str, ...], tyro.conf.Positional] # picture files and folders
-    run: str                    # run folder, or a captioner's folder
+    run: str                    # run folder, a captioner's folder, or a repository in the hub cache
+    choices: tuple[str, ...] = () # how it captions, where that shall not be as trained: beam_size=1 max_len=20
     out: str = 'captions.json'  # JSON file, COCO result layout
     batch_size: int = 16        # pictures at a time
     strict: bool = False        # stop at the first unreadable picture
@@ -32,8 +34,19 @@ def caption(a:CaptionArgs):
     "`capnb caption some.jpg folder/ --run RUN`"
     for p in a.images:
         if not Path(p).exists() and not str(p).endswith('.tar'): raise InputError(f'{p}: no such file or folder.')
-    model = load(a.run, a.device)
-    told_captions(*caption_to_file(model, with_shards(a.images), a.out, captioner_key(a.run), a.batch_size, a.strict), a.out)
+    choices = take_choices(a.choices)
+    model = load(a.run, a.device, **choices)
+    key = ' '.join([captioner_key(a.run), *(f'{k}={v}' for k,v in sorted(choices.items()))])
+    told_captions(*caption_to_file(model, with_shards(a.images), a.out, key, a.batch_size, a.strict), a.out)
+
+def take_choices(
+    words, # such as beam_size=1
+)->dict:
+    "Names and values; a value is a number or a truth where it reads like one"
+    pairs = [w.partition('=') for w in words]
+    wrong = [k+eq+v for k,eq,v in pairs if not (k and eq and v)]
+    if wrong: raise UsageError(f'--choices {wrong[0]}: wanted is name=value, such as beam_size=1.')
+    return {k:yaml.safe_load(v) for k,_,v in pairs}
 
 # %% ../../nbs/app/01_cli.ipynb #a23a7869
 def _opg_xe():

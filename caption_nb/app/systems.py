@@ -14,23 +14,23 @@ from pathlib import Path
 from ..core import Caption, Captioner, InputError, Pairs, cache_dir, locked, pick_device, pictures, progress, read_json, write_json
 
 # %% ../../nbs/app/00_systems.ipynb #7b8f0d10
-def _opg(folder, device):
-    from caption_nb.opg.prefix import load_prefix_captioner
-    return load_prefix_captioner(folder, device)
+def _opg():
+    from caption_nb.opg.prefix import PrefixCaptioner
+    return PrefixCaptioner
 
-def _dico(folder, device):
-    from caption_nb.dico.captioner import load_dico
-    return load_dico(folder, device)
+def _dico():
+    from caption_nb.dico.captioner import DicoCaptioner
+    return DicoCaptioner
 
-def _sacap(folder, device):
-    from caption_nb.sacap.captioner import load_sacap
-    return load_sacap(folder, device)
+def _sacap():
+    from caption_nb.sacap.captioner import SacapCaptioner
+    return SacapCaptioner
 
-def _sracap(folder, device):
+def _sracap():
     from caption_nb.sracap.captioner import SracapCaptioner
-    return SracapCaptioner.load(folder, device)
+    return SracapCaptioner
 
-SYSTEMS:dict[str,Callable] = dict(opg=_opg, dico=_dico, sacap=_sacap, sracap=_sracap) # name in config.json -> (folder, device) -> captioner
+SYSTEMS:dict[str,Callable] = dict(opg=_opg, dico=_dico, sacap=_sacap, sracap=_sracap) # name in config.json -> what gives the captioner's class
 
 def captioner_folder(
     where, # a captioner's folder, a run folder with one in `model/`, or a repository of the hub
@@ -57,13 +57,14 @@ def _from_cache(where:Path)->Path:
 def load(
     where,               # a run folder, a captioner's folder, or a repository of the hub
     device:str='auto',   # auto, cpu, cuda
+    **choices,           # how pictures are captioned, where it shall not be as trained: beam_size, max_len (of DiCO and OPG), top_k (of SaCap and SRACap) ...; see `free` of each captioner
 )->Captioner:
     "The captioner in a folder, ready to be called with pictures"
     folder = captioner_folder(where)
     config = read_json(folder/'config.json')
     system = config.get('system') if isinstance(config, dict) else None
     if system not in SYSTEMS: raise InputError(f'{folder}/config.json: system {system!r} is not known here; there are {", ".join(SYSTEMS)}.')
-    return SYSTEMS[system](folder, pick_device(device))
+    return SYSTEMS[system]().load(folder, pick_device(device), choices=choices)
 
 # %% ../../nbs/app/00_systems.ipynb #75f2b363
 def _done_lines(part:Path, key:str)->list[dict]:

@@ -59,6 +59,7 @@ def encode(self:ClipWords,
 class DicoCaptioner(FolderCaptioner):
     "A frozen image encoder, the network, and its words"
     system,label,Config = 'dico','DiCO',DicoConfig
+    free = ('beam_size', 'max_len', 'length_penalty', 'early_stopping')
     def __init__(self,
         cfg:DicoConfig,        # the choices
         words:ClipWords|None,  # its tokens as text; None: ids are enough

@@ -21,6 +21,7 @@ class FolderCaptioner(Captioner, nn.Module, ModelHubMixin):
     "A captioner that lives in a folder; subclasses have `caption_features` and name their parts"
     system,label,Config = '','',None # name in config.json; name for people; class of the choices
     unsaved:tuple = ()               # names of weights that are others once more and are left out of the file
+    free:tuple = ()                  # choices that shape no weight: how pictures are captioned
 
     def __init__(self,
         cfg,           # the choices, a `Config`
@@ -74,14 +75,17 @@ def load(cls:FolderCaptioner,
     folder,           # written by `save_pretrained`
     device:str='cpu', # where it will run
     encoder=None,     # another instance of its encoder; None loads the folder's own, if it has one
+    choices:dict={},  # of `free`, to be others than in the folder
 ):
     "The captioner in a folder, ready to caption"
-    folder = Path(folder)
+    folder,wrong = Path(folder),sorted(set(choices)-set(cls.free))
+    if wrong: raise InputError(f'{", ".join(wrong)} cannot be changed in a trained {cls.label} captioner. What can: {", ".join(cls.free) or "nothing"}.')
     said = read_json(folder/'config.json')
     if not isinstance(said, dict) or said.pop('system', None)!=cls.system: raise InputError(f'{folder} holds no {cls.label} captioner (its config.json says otherwise).')
     parts = cls.load_parts(folder, said)
     if encoder is None and (folder/'encoder').is_dir(): encoder = load_vision(folder/'encoder')
-    model = cls(make_config(cls.Config, said, str(folder/'config.json')), **parts, encoder=encoder)
+    cfg = make_config(cls.Config, said, str(folder/'config.json'))
+    model = cls(make_config(cls.Config, to_dict(cfg)|choices, 'choices'), **parts, encoder=encoder)
     load_into(model.saved(), load_state(folder/'model.safetensors'), allow_missing=cls.unsaved, source=str(folder))
     model.loaded(folder)
     if encoder is not None: encoder.to(device)

@@ -91,6 +91,7 @@ TIED = 'lm.gpt.lm_head.weight' # the word embeddings once more; not saved
 class PrefixCaptioner(FolderCaptioner):
     "Image tokens, a mapper, GPT-2"
     system,label,Config,unsaved = 'opg','OPG',PrefixConfig,(TIED,)
+    free = ('beam_size', 'max_len', 'length_penalty', 'no_repeat_ngram', 'threshold')
     def __init__(self,
         cfg:PrefixConfig,  # the choices
         lm:PrefixLM,       # the language model, tuned or frozen as `cfg.tune_lm` says

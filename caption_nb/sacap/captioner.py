@@ -105,6 +105,7 @@ def guide(
 class SacapCaptioner(FolderCaptioner):
     "CLIP, the network, and what it knows of text"
     system,label,Config,unsaved = 'sacap','SaCap',SacapConfig,(TIED,)
+    free = ('beam_size', 'max_new', 'length_penalty', 'score_norm', 'ban_end', 'cleanup', 'n_phrases', 'top_k', 'similar', 'least', 'heads', 'strip_phrases', 'project', 'temperature')
     def __init__(self,
         cfg:SacapConfig,               # the choices
         lm:SacapLM,                    # with cross-attention unless it is off

@@ -39,6 +39,7 @@ def stop_tokens(
 class SracapCaptioner(FolderCaptioner):
     "CLIP, names, and the network"
     system,label,Config,unsaved = 'sracap','SRACap',SracapConfig,(TIED,)
+    free = ('beam_size', 'max_new', 'top_k', 'threshold', 'temperature')
     def __init__(self,
         cfg:SracapConfig,
         lm:PrefixLM,                   # with its tokenizer; it stops at `stop_tokens`
