@@ -4,18 +4,17 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'UNTRAINED', 'SACAP_STEPS', 'PREPARED', 'WITH_ARGS', 'WITH_WORDS', 'ABOUT', 'STOPPED', 'CaptionArgs',
-           'caption', 'take_choices', 'train', 'take_preset', 'take_option', 'caption_form', 'prepare',
-           'take_step_preset', 'take_params', 'run', 'sweep', 'ReportArgs', 'report', 'checks', 'doctor', 'opg',
-           'usage', 'main']
+           'caption', 'train', 'take_preset', 'take_option', 'caption_form', 'prepare', 'take_step_preset',
+           'take_params', 'run', 'sweep', 'ReportArgs', 'report', 'checks', 'doctor', 'opg', 'usage', 'main']
 
 # %% ../../nbs/app/01_cli.ipynb #2070f277
 import importlib.util, sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
-import tyro, yaml
+import tyro
 from .evaluate import EvaluateArgs, evaluate
-from .systems import caption_to_file, captioner_key, load, told_captions, with_shards
+from .systems import caption_to_file, captioner_key, load, take_choices, told_captions, with_shards
 from ..core import InputError, UsageError, from_args
 
 # %% ../../nbs/app/01_cli.ipynb #cf68b097
@@ -38,15 +37,6 @@ def caption(a:CaptionArgs):
     model = load(a.run, a.device, **choices)
     key = ' '.join([captioner_key(a.run), *(f'{k}={v}' for k,v in sorted(choices.items()))])
     told_captions(*caption_to_file(model, with_shards(a.images), a.out, key, a.batch_size, a.strict), a.out)
-
-def take_choices(
-    words, # such as beam_size=1
-)->dict:
-    "Names and values; a value is a number or a truth where it reads like one"
-    pairs = [w.partition('=') for w in words]
-    wrong = [k+eq+v for k,eq,v in pairs if not (k and eq and v)]
-    if wrong: raise UsageError(f'--choices {wrong[0]}: wanted is name=value, such as beam_size=1.')
-    return {k:yaml.safe_load(v) for k,_,v in pairs}
 
 # %% ../../nbs/app/01_cli.ipynb #a23a7869
 def _opg_xe():

@@ -14,7 +14,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 from .opgcommands import Command
-from .systems import caption_to_file, captioner_key, load, model_key, told_captions, with_shards
+from .systems import caption_to_file, captioner_key, load, model_key, take_choices, told_captions, with_shards
 from ..core import InputError, Pairs, UsageError, find_path, pick_device
 
 # %% ../../nbs/app/05_sacapcommands.ipynb #24044fd3
@@ -55,6 +55,7 @@ class SacapArgs:
     encoder: str = 'open_clip:ViT-B-32-quickgelu/openai' # CLIP of the original's checkpoints
     tokenizer: str = 'gpt2'     # and their tokenizer
     heads: int = 0              # attention heads of their language model; 0: one per 64 of its width
+    choices: tuple[str, ...] = () # how a run of ours captions, where that shall not be as trained: beam_size=1 n_phrases=2
     out: str = 'captions.json'  # JSON file, COCO result layout; the original's checkpoints over --test-dataset write its files beside them
     batch_size: int = 16        # pictures at a time
     strict: bool = False        # stop at the first unreadable picture
@@ -69,11 +70,13 @@ def caption_sacap(a:SacapArgs):
     if public and not a.images:
         if a.out!=SacapArgs.out: raise UsageError('--out: checkpoints of the original over --test-dataset write their files beside them, in test_in_'+a.test_dataset+'; leave it out.')
         return caption_published(a)
-    model = load_checkpoint(a) if public else load(a.model_path, a.device)
+    if a.choices and public: raise UsageError('--choices is for runs of ours; a checkpoint of the original captions as its script does.')
+    choices = take_choices(a.choices)
+    model = load_checkpoint(a) if public else load(a.model_path, a.device, **choices)
     if getattr(model, 'system', '')!='sacap': raise InputError(f'{path} is a captioner of another system; caption with it by capnb caption --run.')
     if a.support_dataset and not public: model.set_text(memory_of(a, model.encoder.clip.fingerprint), model.phrases)
     images = with_shards(a.images) if a.images else test_pictures(find_path(a.root)/a.test_dataset/'test'/'test_images')
-    key = f'{model_key(model)} {a.tokenizer}' if public else captioner_key(path)
+    key = f'{model_key(model)} {a.tokenizer}' if public else ' '.join([captioner_key(path), *(f'{k}={v}' for k,v in sorted(choices.items()))])
     told_captions(*caption_to_file(model, images, a.out, f'{key} {texts_key(model)}' if public or a.support_dataset else key, a.batch_size, a.strict), a.out)
 
 def texts_key(model)->str:

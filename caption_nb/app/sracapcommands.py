@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated
 import tyro
 from .opgcommands import Command
-from .systems import caption_to_file, captioner_key, load, model_key, told_captions, with_shards
+from .systems import caption_to_file, captioner_key, load, model_key, take_choices, told_captions, with_shards
 from ..core import InputError, UsageError, find_path, pick_device, write_json
 
 # %% ../../nbs/app/06_sracapcommands.ipynb #a9000007
@@ -28,7 +28,7 @@ def prepare_corpus(c, out)->dict:
     from caption_nb.models.clip import load_clip
     from caption_nb.sracap.corpus import corpus_of, names_of, text_vectors
     from caption_nb.sracap.vocabulary import name_vectors
-    corpus = corpus_of(c, quiet=False)
+    corpus = corpus_of(c, quiet=False, device=c.device)
     names,clip = names_of(c, corpus),load_clip(c.clip).to(pick_device(c.device))
     text_vectors(corpus, clip, quiet=False)
     name_vectors(names, clip, c.ensemble)
@@ -56,6 +56,7 @@ class SracapArgs:
     view: str = 'crop'          # what the experts see: crop, full, both
     final: str = 'adapted'      # adapted, or best_of: the caption of all steps that scores highest on the whole picture
     published: bool = False     # learn as the released script does
+    choices: tuple[str, ...] = () # how a run of ours captions, where that shall not be as trained: top_k=5 threshold=.1
     vocabulary: str = ''        # file of names to look for, in the place of the captioner's own; a checkpoint of the original has none
     encoder: str = 'clip_pooled:ViT-B-32-quickgelu/openai' # and its CLIP
     tokenizer: str = 'gpt2'     # and its tokenizer
@@ -74,7 +75,8 @@ def caption_sracap(a:SracapArgs):
     if not a.images: raise UsageError('name pictures.')
     if a.adapt not in ('none', 'srs'): raise UsageError(f'--adapt is {a.adapt!r}; known are none, srs.')
     if a.adapt=='srs' and not a.experts: raise UsageError('--adapt srs wants --experts: CLIPs that score, such as ViT-L-14/openai.')
-    model = load_checkpoint(a) if path.suffix=='.pt' else load(a.model_path, a.device)
+    if a.choices and path.suffix=='.pt': raise UsageError('--choices is for runs of ours; a checkpoint of the original captions as its script does.')
+    model = load_checkpoint(a) if path.suffix=='.pt' else load(a.model_path, a.device, **take_choices(a.choices))
     if getattr(model, 'system', '')!='sracap': raise InputError(f'{path} is a captioner of another system; caption with it by capnb caption --run.')
     if a.vocabulary and path.suffix!='.pt': model.set_names(read_names(a))
     key = f'{model_key(model)} {a.tokenizer} {a.heads}' if path.suffix=='.pt' else captioner_key(path)

@@ -179,6 +179,7 @@ def _clip_pooled(name:str, weights=None, **options)->Encoder:
     "`clip_pooled:<model/tag or folder>`: one token, the picture's feature as the image tower gives it; ClipCap's input"
     return _open_clip(name, weights, **(dict(pooled=True, normalize=False)|options))
 
+# %% ../../nbs/models/02_vision.ipynb #c1d0f00d
 def _xvlm(name:str, weights=None, **options)->Encoder:
     "`xvlm:<file or folder>`: the Swin encoder of X-VLM, with `image_res` and `window` among the options"
     from caption_nb.models.xvlm import load_xvlm

@@ -168,7 +168,7 @@ def train_sracap(
     with state.main_process_first():
         encoder = load_vision(cfg.encoder, device=device)
         check_encoder(encoder)
-        corpus = corpus_of(cfg, quiet)
+        corpus = corpus_of(cfg, quiet, cfg.device)
         names = names_of(cfg, corpus) if cfg.layout!='soft_only' else []
         corpus = corpus.iloc[:cfg.n_train or None].reset_index(drop=True)
         vectors = text_vectors(corpus, encoder.clip, quiet=quiet)

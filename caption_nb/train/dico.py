@@ -75,6 +75,7 @@ def with_given(
     texts = [[*ts, text(i[m>0].tolist())] for ts,i,m in zip(drawn.texts, ids[:, -1], mask[:, -1])]
     return Proposals(ids, mask, F.pad(drawn.logp, (0, 1), value=math.nan), texts, F.pad(drawn.finished, (0, 1), value=True))
 
+# %% ../../nbs/train/03_dico.ipynb #d1c0c0de
 def dico(
     reward,               # of `rewards.mixture`: called with (rows (b,), texts, finished (b, k)) -> (b, k)
     reference,            # the captioner at the start, frozen
