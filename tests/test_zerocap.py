@@ -1,9 +1,10 @@
 "ZeroCap's commands at tiny size: each of the original's, folders, kills, two processes; and 200 sums of the toy world"
 import json, os, shlex, signal, subprocess, sys, time
+from pathlib import Path
 import pytest
 from caption_nb.app import cli
 from caption_nb.app.zerocapcommands import COMMANDS
-from caption_nb.core import read_json
+from caption_nb.core import read_json, shared_path
 from caption_nb.data.toyscenes import render_scene, sample_scene
 
 CODE = 'import sys; from caption_nb.app.cli import main; sys.exit(main(sys.argv[1:]))'
@@ -44,12 +45,15 @@ def check_same(out, caps):
 @pytest.mark.parametrize('c', COMMANDS, ids=lambda c: c.title)
 def test_commands_of_the_readme(c, side, album, tmp_path, capsys):
     words = shlex.split(c.theirs.partition('run.py ')[2]) if side=='theirs' else shlex.split(c.ours)[4:]
-    theirs = {w:album/f'{i}.png' for i,w in enumerate(w for w in words if w.endswith('.jpg'))} # pictures of the test in the place of the examples
+    examples = [w for w in words if w.endswith('.jpg')] # the original's own pictures where they are at hand, else those of the test
+    theirs = {w:shared_path(f'data/examples/zerocap_{Path(w).parts[-2].lower()}__{Path(w).name}') or album/f'{i}.png' for i,w in enumerate(examples)}
     words = [theirs.get(w) or dict(FILE=album/'0.png', FOLDER=album, A=album/'0.png', B=album/'1.png', C=album/'2.png').get(w, w) for w in words]
     assert caption(*words, *TINY, '--out', tmp_path/'c.json')==0
     found = read_json(tmp_path/'c.json')
     assert len(found)==(8 if album in words else 1) and all(x['extra']['prompt']==PROMPTS[c.title] and len(x['candidates'])==1 for x in found)
-    if c.title=='visual arithmetic': assert found[0]['extra']['sum']=='0 + 1 - 2'
+    if c.title=='visual arithmetic':
+        assert found[0]['extra']['sum']=='{} + {} - {}'.format(*(Path(theirs[w]).stem for w in examples) if side=='theirs' else '012')
+        assert len(found[0]['extra']['images'])==3
     if len(found)==1: assert f'best clip: {PROMPTS[c.title]}' in capsys.readouterr().out
 
 def test_folder_with_a_bad_picture(whole, album):

@@ -24,7 +24,7 @@ class CaptionArgs:
     images: Annotated[tuple[str, ...], tyro.conf.Positional] # picture files and folders
     run: str                    # run folder, a captioner's folder, or a repository in the hub cache
     choices: tuple[str, ...] = () # how it captions, where that shall not be as trained: beam_size=1 max_len=20
-    out: str = 'captions.json'  # JSON file, COCO result layout
+    out: str = 'captions.json'  # JSON file, COCO result layout; JSON lines if it ends in .jsonl
     batch_size: int = 16        # pictures at a time
     strict: bool = False        # stop at the first unreadable picture
     device: str = 'auto'        # auto, cpu, cuda

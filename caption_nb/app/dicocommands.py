@@ -24,7 +24,7 @@ class DicoArgs:
     checkpoint: str = 'dico-ViTL14' # released folder (config.json, pytorch_model.bin), captioner's folder, or run folder
     num_beams: int = 5          # captions kept by the search
     max_length: int = 30        # tokens of a caption at most, the begin mark included; the original's demo stops at 20
-    out: str = 'captions.json'  # JSON file, COCO result layout
+    out: str = 'captions.json'  # JSON file, COCO result layout; JSON lines if it ends in .jsonl
     batch_size: int = 16        # pictures at a time
     strict: bool = False        # stop at the first unreadable picture
     device: str = 'auto'        # auto, cpu, cuda

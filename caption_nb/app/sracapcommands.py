@@ -61,7 +61,7 @@ class SracapArgs:
     encoder: str = 'clip_pooled:ViT-B-32-quickgelu/openai' # and its CLIP
     tokenizer: str = 'gpt2'     # and its tokenizer
     heads: int = 0              # attention heads of its language model; 0: one per 64 of its width
-    out: str = 'captions.json'  # JSON file, COCO result layout
+    out: str = 'captions.json'  # JSON file, COCO result layout; JSON lines if it ends in .jsonl
     batch_size: int = 8         # pictures at a time
     seed: int = 0               # of the policy and its draws
     strict: bool = False        # stop at the first unreadable picture

@@ -7,11 +7,12 @@ __all__ = ['SYSTEMS', 'captioner_folder', 'load', 'take_choices', 'content_mark'
            'with_shards', 'told_captions']
 
 # %% ../../nbs/app/00_systems.ipynb #86893c16
-import glob, hashlib, json, os, re, time, yaml
+import glob, hashlib, json, os, re, time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from ..core import Caption, Captioner, InputError, Pairs, UsageError, cache_dir, locked, pick_device, pictures, progress, read_json, write_json
+import yaml
+from ..core import Caption, Captioner, InputError, Pairs, UsageError, cache_dir, locked, pick_device, pictures, progress, read_json, write_text
 
 # %% ../../nbs/app/00_systems.ipynb #7b8f0d10
 def _opg():
@@ -90,10 +91,16 @@ def _done_lines(part:Path, key:str)->list[dict]:
 def _finished(out:Path, key:str)->list[dict]:
     "Captions of a result that is complete already"
     if not out.exists(): return []
-    caps = read_json(out)
+    try: caps = [json.loads(x) for x in out.read_text(encoding='utf-8').splitlines()] if out.suffix=='.jsonl' else read_json(out)
+    except ValueError: caps = None
     if not isinstance(caps, list) or any(not isinstance(c, dict) or 'image_id' not in c or c.get('by')!=key for c in caps):
         raise InputError(f'{out} exists and was not written by this captioner. Use another --out, or delete it.')
     return caps
+
+def _write(out:Path, caps:list[dict]):
+    "The finished result, one object to a line: of an array, or alone where the name ends in .jsonl"
+    lines = [json.dumps(c, ensure_ascii=False, allow_nan=False) for c in caps]
+    write_text(out, ''.join(f'{x}\n' for x in lines) if out.suffix=='.jsonl' else '[\n'+',\n'.join(lines)+'\n]\n')
 
 def content_mark(src)->str:
     "Sixteen characters for what a picture file holds: the same name in another folder, or a changed file, is another picture"
@@ -126,7 +133,7 @@ def _alone(out:Path, rank:int):
 def caption_to_file(
     captioner:Captioner,   # writes the captions
     images,                # what `core.pictures` understands
-    out,                   # JSON file in COCO result layout
+    out,                   # JSON file in COCO result layout; of JSON lines if it ends in .jsonl
     key:str='',            # identifies captioner and settings
     batch_size:int=16,     # pictures at a time
     strict:bool=False,     # stop at the first unreadable picture
@@ -151,7 +158,7 @@ def caption_to_file(
         order = [k for k,_ in pairs if k in have]+[k for k in have if k not in marks]
         together()
         if not rank:
-            write_json(out, [have[k]|dict(by=key) for k in order])
+            _write(out, [have[k]|dict(by=key) for k in order])
             for p in _parts(out): p.unlink()
         together()
         return [Caption.from_dict(have[k]) for k in order], _gather(captioner.skipped, state) if n>1 else captioner.skipped

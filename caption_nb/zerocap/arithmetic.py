@@ -98,7 +98,7 @@ def flush(self:SumCaptioner, batch:list)->Iterator[Caption]:
     found = self.zerocap.caption_guidance(torch.stack(g), list(ids))
     f = self.zerocap.clip.text_features([c.text for c in found]) # (b, d)
     for c,s,x,t in zip(found, sums, g, f):
-        c.extra |= dict(sum=str(s), clip_image=float(t@x.to(t.device)))
+        c.extra |= dict(sum=str(s), images=[str(i) for i in s.images if not isinstance(i, Image.Image)], weights=list(s.weights), texts=list(s.texts), text_weights=list(s.text_weights), clip_image=float(t@x.to(t.device)))
         yield c
 
 @patch
