@@ -15,3 +15,10 @@ def test_zerocap_names_adds_and_reads():
 def test_the_second_stage_of_opg_gains(seed):
     r = kept(f'toy/opg/scst/{seed}')
     assert r['seed']==seed and r['test.CIDEr']-r['start.test.CIDEr']>=.05
+
+def test_the_ablation_of_opg_says_what_its_notebook_says():
+    rows = {p.parent.parent.name:kept(p.parent.relative_to(repo_path('reports')))['test.CIDEr'] for p in repo_path('reports/ablation/opg_toy').glob('*/seed-0/result.json')}
+    base = rows.pop('base')
+    assert len(rows)==12 and max(rows, key=rows.get) in ('mask-reference-0.1', 'aux-loss-0.1') and base>max(rows.values())
+    assert rows['mask-reference-0.9']<.2*base and rows['frozen']<rows['frozen-transformer']<.65*base
+    assert base-.12<rows['mask-soft'] and rows['aux-loss-0.3']<rows['aux-loss-0.1'] and rows['mapper-transformer']<rows['mapper-linear']<base
