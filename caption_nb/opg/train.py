@@ -22,6 +22,7 @@ from .loss import check_loss, loss_config, prefix_xe
 from .mask import check_mask
 from .prefix import PrefixCaptioner, PrefixConfig, check_scale, load_prefix_captioner, prefix_length
 from ..rewards.consensus import Neighbours
+from ..rewards.docfreq import build_cider_df
 from ..runs import Run, device_name
 from ..train.loop import MANY, RANGES as LOOP_RANGES, Loop, loop_config
 from ..train.stage import (DataChoices, Ground, base_of, begin_stage, check_select, end_stage, features_of, finish_stage, first_facts, identity, load_data, open_first, parts_of, run_config, run_loop,
@@ -217,11 +218,14 @@ def fit_xe(model:PrefixCaptioner, ground:Ground, texts:list, cfg:XEConfig, run:R
 class ConsensusConfig:
     "What consensus re-ranking of a finished run depends on"
     run:str = ''                 # folder of the finished run
-    neighbours:int = 60          # training pictures asked
+    neighbours:int = 60          # training pictures asked; 0: none
+    samples:int = 0              # captions drawn that are asked (minimum Bayes risk); 0: none
+    temperature:float = .5       # of those draws
     sharpness:float = 10.        # of the softmax over their cosines
     beam_size:int = 8            # running beams; four times as many candidates
     length_penalty:float = .7    # exponent of the length in the search
     device:str = 'auto'          # auto, cpu, cuda
+    LATER = 'samples temperature'.split() # fields that older runs lack
 
 def read_run_config(
     run,          # folder of a finished run
@@ -237,7 +241,8 @@ def add_consensus(
     quiet:bool=False,     # no progress bars
 )->dict:                  # the result, as written to `result.json`
     "Score a finished run's captioner with consensus re-ranking, and save it so"
-    check_ranges(cfg, RANGES)
+    check_ranges(cfg, RANGES|dict(neighbours=(0, MANY), samples=(0, MANY), temperature=(1e-3, MANY)))
+    if not (cfg.neighbours or cfg.samples): raise InputError('neighbours and samples are both 0: there is nobody to agree with.')
     base,run = base_of(cfg.run, out, 'the re-ranked one'),Run(out)
     xe_cfg,before = read_run_config(base),read_json(base/'result.json')
     run.start(to_dict(cfg), system='opg', stage='consensus')
@@ -245,10 +250,10 @@ def add_consensus(
     table = load_data(xe_cfg) if table is None else table
     encoder = model.encoder or load_vision(str(find_path(xe_cfg.encoder))) # a captioner of ready features has none of its own
     train = features_of(table.split('train'), encoder, xe_cfg.views)
-    vectors = train(np.arange(len(train)), 0)[:, 0]
-    model.neighbours = Neighbours(vectors, training_texts(train.table), cfg.neighbours, cfg.sharpness)
-    model.cfg = dataclasses.replace(model.cfg, beam_size=cfg.beam_size, length_penalty=cfg.length_penalty)
+    if cfg.neighbours: model.neighbours = Neighbours(train(np.arange(len(train)), 0)[:, 0], training_texts(train.table), cfg.neighbours, cfg.sharpness)
+    if cfg.samples: model.frequencies = build_cider_df(training_texts(train.table), 'plain')
+    model.cfg = dataclasses.replace(model.cfg, beam_size=cfg.beam_size, length_penalty=cfg.length_penalty, mbr=cfg.samples, mbr_temperature=cfg.temperature)
     model.save_pretrained(run/'model')
     keep = 'world seed parameters supervision trained_on n_train encoder encoder_fingerprint data_fingerprint'.split()
-    facts = {k:before[k] for k in keep if k in before}|dict(system='opg', stage='consensus', preset=before['preset']+' + consensus', config_hash=config_hash(cfg), device=device_name(pick_device(cfg.device)))
+    facts = {k:before[k] for k in keep if k in before}|dict(system='opg', stage='consensus', preset=before['preset']+(' + consensus' if cfg.neighbours else '')+(' + mbr' if cfg.samples else ''), config_hash=config_hash(cfg), device=device_name(pick_device(cfg.device)))
     return finish_stage(model, {k:features_of(t, encoder) for k,t in parts_of(table, xe_cfg.n_test).items()}, run, facts, xe_cfg.share_references, quiet)

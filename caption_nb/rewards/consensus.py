@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 import numpy as np
 from ..core import InputError, atomic_path, read_json, write_json
+from .docfreq import CiderDF
 
 # %% ../../nbs/rewards/03_consensus.ipynb #0d748979
 def ngrams(
@@ -26,6 +27,13 @@ class TfIdf:
     ):
         self.n_pictures,self.df = len(captions),Counter()
         for cs in captions: self.df.update({g for c in cs for n in range(1, 5) for g in ngrams(c.split(), n)})
+
+    @classmethod
+    def of(cls, table:CiderDF):
+        "The same from a stored table"
+        out,counted = cls([]),table.doc_freq()
+        out.n_pictures,out.df = counted.n_images,Counter(counted.counts)
+        return out
 
     def vector(self, text:str, n:int)->dict:
         "Order n of one caption: n-gram to weight, of length one"
