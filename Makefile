@@ -39,7 +39,7 @@ photos: $(STAMP)
 	@test -n "$(DATA)" -a -n "$(BACKBONE)" || { echo "say where the photographs are, and the weights of a convolutional network that looks at them: make photos DATA=path/to/flickr8k BACKBONE=path/to/model.safetensors [EXTRA=captions.json]"; exit 2; }
 	$(CAPNB) run nbs/experiments/opg_xe.ipynb --params nbs/experiments/params/photos.yml --out reports/photos/opg/xe \
 	  -p data "$(DATA)" -p encoder "scales:224+352/4@$(BACKBONE)" -p extra_text "$(EXTRA)"
-	$(CAPNB) run nbs/experiments/opg_scst.ipynb --params nbs/experiments/params/photos_scst.yml -p run reports/photos/opg/xe --out reports/photos/opg/scst
+	$(CAPNB) run nbs/experiments/opg_consensus.ipynb -p run reports/photos/opg/xe -p show_pictures False -p neighbours 0 -p samples 48 -p beam_size 5 --out reports/photos/opg/mbr
 	$(CAPNB) run nbs/experiments/opg_consensus.ipynb -p run reports/photos/opg/xe -p show_pictures False --out reports/photos/opg/consensus
 	$(CAPNB) report reports/photos
 	$(CAPNB) report reports/photos --images "$(DATA)/images" --out reports/photos/local --private

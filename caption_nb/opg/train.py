@@ -245,7 +245,8 @@ def add_consensus(
     if not (cfg.neighbours or cfg.samples): raise InputError('neighbours and samples are both 0: there is nobody to agree with.')
     base,run = base_of(cfg.run, out, 'the re-ranked one'),Run(out)
     xe_cfg,before = read_run_config(base),read_json(base/'result.json')
-    run.start(to_dict(cfg), system='opg', stage='consensus')
+    stage = 'consensus' if cfg.neighbours else 'mbr'
+    run.start(to_dict(cfg), system='opg', stage=stage)
     model = load_prefix_captioner(base/'model', pick_device(cfg.device))
     table = load_data(xe_cfg) if table is None else table
     encoder = model.encoder or load_vision(str(find_path(xe_cfg.encoder))) # a captioner of ready features has none of its own
@@ -255,5 +256,5 @@ def add_consensus(
     model.cfg = dataclasses.replace(model.cfg, beam_size=cfg.beam_size, length_penalty=cfg.length_penalty, mbr=cfg.samples, mbr_temperature=cfg.temperature)
     model.save_pretrained(run/'model')
     keep = 'world seed parameters supervision trained_on n_train encoder encoder_fingerprint data_fingerprint'.split()
-    facts = {k:before[k] for k in keep if k in before}|dict(system='opg', stage='consensus', preset=before['preset']+(' + consensus' if cfg.neighbours else '')+(' + mbr' if cfg.samples else ''), config_hash=config_hash(cfg), device=device_name(pick_device(cfg.device)))
+    facts = {k:before[k] for k in keep if k in before}|dict(system='opg', stage=stage, preset=before['preset']+(' + consensus' if cfg.neighbours else '')+(' + mbr' if cfg.samples else ''), config_hash=config_hash(cfg), device=device_name(pick_device(cfg.device)))
     return finish_stage(model, {k:features_of(t, encoder) for k,t in parts_of(table, xe_cfg.n_test).items()}, run, facts, xe_cfg.share_references, quiet)
