@@ -9,7 +9,9 @@ def test_zerocap_names_adds_and_reads():
     assert r['test.fact_F1']>=.6 and r['test.Toy_object_F1']>=.6
     assert all(r[f'test.{k}.low']>2*r[f'test.shuffled.{k}.high'] for k in ('Toy_object_F1', 'color_F1'))
     assert r['arithmetic.hit@1']>=.6 and r['arithmetic.n']==200 and r['arithmetic.shuffled']<.1
-    assert r['ocr.preset_read.low']>r['ocr.chance']
+    assert r['ocr.preset_read.low']>r['ocr.chance'] and r['ocr.sign_read.low']>r['ocr.chance']
+    said = read_json(repo_path('reports')/'toy/zerocap/captions/answers.json')
+    assert [sum(x[k]==x['answer'] for x in said['signs'])/200 for k in ('preset', 'sign')]==[r['ocr.preset_read'], r['ocr.sign_read']] and len(said['sums'])==200
 
 @pytest.mark.parametrize('seed', range(3))
 def test_the_second_stage_of_opg_gains(seed):

@@ -254,6 +254,7 @@ def _extra(h, agreement)->dict:
     "What else is known about a chosen hypothesis"
     return ({} if h.finished else dict(cut_off=True))|({} if agreement is None else dict(agreement=round(float(agreement), 4)))
 
+# %% ../../nbs/opg/00_prefix.ipynb #1e15aa49
 @patch
 def ranked(self:PrefixCaptioner, features:Tensor, found:list)->list: # per picture, lists of (text, hypothesis, agreement)
     "Candidates in the order to be used: as the search left them, or by their agreement with the neighbours' captions, with captions drawn, or both"
