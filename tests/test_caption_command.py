@@ -58,7 +58,9 @@ def test_other_choices(run, album, tmp_path):
     out = tmp_path/'c.json'
     words = ['caption', album/'00.png', album/'01.png', '--run', run, '--out', out]
     assert capnb(*words, '--choices', 'max_len=3', 'beam_size=1').returncode==0
-    assert all(len(c['caption'].split())<=3 and len(c.get('others', []))==0 for c in read_json(out))
+    assert all(len(c['caption'].split())<=3 and len(c.get('candidates', []))==0 for c in read_json(out))
+    r = capnb(*words)
+    assert r.returncode==1 and 'not written by this captioner' in r.stderr
     (tmp_path/'c.json').unlink()
     for choice,code,said in (('max_len', 2, 'name=value'), ('max_len=soon', 1, "max_len is 'soon'"), ('lm_layers=3', 1, 'What can: beam_size')):
         r = capnb(*words, '--choices', choice)

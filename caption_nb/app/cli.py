@@ -35,8 +35,7 @@ def caption(a:CaptionArgs):
         if not Path(p).exists() and not str(p).endswith('.tar'): raise InputError(f'{p}: no such file or folder.')
     choices = take_choices(a.choices)
     model = load(a.run, a.device, **choices)
-    key = ' '.join([captioner_key(a.run), *(f'{k}={v}' for k,v in sorted(choices.items()))])
-    told_captions(*caption_to_file(model, with_shards(a.images), a.out, key, a.batch_size, a.strict), a.out)
+    told_captions(*caption_to_file(model, with_shards(a.images), a.out, captioner_key(a.run, choices), a.batch_size, a.strict), a.out)
 
 # %% ../../nbs/app/01_cli.ipynb #a23a7869
 def _opg_xe():

@@ -76,7 +76,7 @@ def caption_sacap(a:SacapArgs):
     if getattr(model, 'system', '')!='sacap': raise InputError(f'{path} is a captioner of another system; caption with it by capnb caption --run.')
     if a.support_dataset and not public: model.set_text(memory_of(a, model.encoder.clip.fingerprint), model.phrases)
     images = with_shards(a.images) if a.images else test_pictures(find_path(a.root)/a.test_dataset/'test'/'test_images')
-    key = f'{model_key(model)} {a.tokenizer}' if public else ' '.join([captioner_key(path), *(f'{k}={v}' for k,v in sorted(choices.items()))])
+    key = f'{model_key(model)} {a.tokenizer}' if public else captioner_key(path, choices)
     told_captions(*caption_to_file(model, images, a.out, f'{key} {texts_key(model)}' if public or a.support_dataset else key, a.batch_size, a.strict), a.out)
 
 def texts_key(model)->str:

@@ -48,9 +48,7 @@ def _from_cache(where:Path)->Path:
     "A captioner in the hub's cache, or fetched where the user's environment allows it"
     from caption_nb.models.weights import KINDS, downloads_allowed, find_weights, in_hub_cache, is_hub_name
     name,known = where.as_posix(),is_hub_name(where.as_posix())
-    hit = in_hub_cache(name, KINDS['captioner'].files) if known else None
-    if hit: return hit
-    if known and downloads_allowed(): return find_weights(name, 'captioner')
+    if known and (in_hub_cache(name, KINDS['captioner'].files) or downloads_allowed()): return find_weights(name, 'captioner')
     raise InputError(f'{where}: no such folder{", and not in the hub cache" if known else ""}. Give a run folder (reports/<world>/<system>/<run>), a captioner saved with save_pretrained'
                      f'{", or a repository of the hub: `hf download "+name+"` first, or set CAPTION_NB_ALLOW_DOWNLOAD=1" if known else ""}.')
 
@@ -178,11 +176,11 @@ def _line(f, d:dict):
     f.flush()
     os.fsync(f.fileno())
 
-def captioner_key(folder)->str:
-    "Sixteen characters for everything in a captioner's folder: weights, settings, tokenizer, encoder, memory"
+def captioner_key(folder, choices:dict={})->str:
+    "Sixteen characters for everything in a captioner's folder: weights, settings, tokenizer, encoder, memory; then what is chosen otherwise at the call"
     folder,h = captioner_folder(folder),hashlib.sha256()
     for p in sorted(p for p in folder.rglob('*') if p.is_file()): h.update(p.relative_to(folder).as_posix().encode()+p.read_bytes())
-    return h.hexdigest()[:16]
+    return ' '.join([h.hexdigest()[:16], *(f'{k}={v}' for k,v in sorted(choices.items()))])
 
 def model_key(
     model:Captioner, # with `net` and `encoder`, from somebody else's checkpoint

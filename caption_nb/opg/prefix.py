@@ -113,7 +113,7 @@ class PrefixCaptioner(FolderCaptioner):
         self.sparse_mask = SparseMask(lm.width, self.k, cfg.mask, cfg.threshold) if cfg.mask!='off' else None
         lm.word_dropout = cfg.word_dropout
         self.neighbours = None # training captions to agree with, a `rewards.consensus.Neighbours`; None: the likeliest caption wins
-        self.frequencies = None # how many training pictures have an n-gram, a `rewards.docfreq.CiderDF`, for `mbr`
+        self.frequencies = None # how many training pictures have an n-gram, a `TfIdf` of a stored table, for `mbr`
 
     def prefix(self, features:Tensor)->Tensor:
         "Image tokens (b, r, d) to GPT-2 input vectors (b, k, h)"
@@ -274,10 +274,10 @@ def neighbours_agree(self:PrefixCaptioner, features:Tensor, texts:list)->list: #
 def drawn_agree(self:PrefixCaptioner, features:Tensor, texts:list)->list: # per picture (c,)
     "How much each candidate agrees with captions that the captioner draws, the same whatever else is in the batch"
     if self.frequencies is None: raise InputError('mbr wants the document frequencies of the training captions, and this captioner was saved without; capnb train opg.consensus --run RUN --samples 48 makes one that has them.')
-    c,weights = self.cfg,TfIdf.of(self.frequencies)
+    c = self.cfg
     dc = DecodeConfig(how='sample', n_best=c.mbr, max_len=c.max_len, temperature=c.mbr_temperature)
     drawn = self.search(features.to(self.device).float(), dc, seeds=[0]*len(features))
-    return [agreement(ts, [self.lm.text(h.ids) for h in hs], weights).mean(1) for ts,hs in zip(texts, drawn)]
+    return [agreement(ts, [self.lm.text(h.ids) for h in hs], self.frequencies).mean(1) for ts,hs in zip(texts, drawn)]
 
 # %% ../../nbs/opg/00_prefix.ipynb #e626a282
 @patch
@@ -286,7 +286,7 @@ def save_parts(self:PrefixCaptioner, folder:Path)->dict:
     _can_read(self.lm)
     for name in ('neighbours.json', 'neighbours.npy', FREQUENCIES): (folder/name).unlink(missing_ok=True)
     save_frame(self.lm, folder/'lm')
-    if self.frequencies is not None: self.frequencies.save(folder/FREQUENCIES)
+    if self.frequencies is not None: self.frequencies.table.save(folder/FREQUENCIES)
     if self.neighbours is not None: save_neighbours(self.neighbours, folder)
     return dict(stop=self.lm.stop_id)
 
@@ -302,7 +302,7 @@ def loaded(self:PrefixCaptioner, folder:Path):
     "Tie what was not saved, read the neighbours"
     self.lm.gpt.tie_weights()
     self.neighbours = load_neighbours(folder)
-    self.frequencies = CiderDF.load(folder/FREQUENCIES) if (folder/FREQUENCIES).is_file() else None
+    self.frequencies = TfIdf.of(CiderDF.load(folder/FREQUENCIES)) if (folder/FREQUENCIES).is_file() else None
 
 # %% ../../nbs/opg/00_prefix.ipynb #3553b8f6
 def load_prefix_captioner(

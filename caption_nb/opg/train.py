@@ -21,7 +21,7 @@ from ..models.weights import find_weights, hash_files
 from .loss import check_loss, loss_config, prefix_xe
 from .mask import check_mask
 from .prefix import PrefixCaptioner, PrefixConfig, check_scale, load_prefix_captioner, prefix_length
-from ..rewards.consensus import Neighbours
+from ..rewards.consensus import Neighbours, TfIdf
 from ..rewards.docfreq import build_cider_df
 from ..runs import Run, device_name
 from ..train.loop import MANY, RANGES as LOOP_RANGES, Loop, loop_config
@@ -252,7 +252,7 @@ def add_consensus(
     encoder = model.encoder or load_vision(str(find_path(xe_cfg.encoder))) # a captioner of ready features has none of its own
     train = features_of(table.split('train'), encoder, xe_cfg.views)
     if cfg.neighbours: model.neighbours = Neighbours(train(np.arange(len(train)), 0)[:, 0], training_texts(train.table), cfg.neighbours, cfg.sharpness)
-    if cfg.samples: model.frequencies = build_cider_df(training_texts(train.table), 'plain')
+    if cfg.samples: model.frequencies = TfIdf.of(build_cider_df(training_texts(train.table), 'plain'))
     model.cfg = dataclasses.replace(model.cfg, beam_size=cfg.beam_size, length_penalty=cfg.length_penalty, mbr=cfg.samples, mbr_temperature=cfg.temperature)
     model.save_pretrained(run/'model')
     keep = 'world seed parameters supervision trained_on n_train encoder encoder_fingerprint data_fingerprint'.split()

@@ -30,9 +30,9 @@ class TfIdf:
 
     @classmethod
     def of(cls, table:CiderDF):
-        "The same from a stored table"
+        "The same from a stored table, which it keeps"
         out,counted = cls([]),table.doc_freq()
-        out.n_pictures,out.df = counted.n_images,Counter(counted.counts)
+        out.table,out.n_pictures,out.df = table,counted.n_images,Counter(counted.counts)
         return out
 
     def vector(self, text:str, n:int)->dict:
