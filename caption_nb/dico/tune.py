@@ -47,7 +47,7 @@ class DicoTuneConfig(RewardChoices, CandidateChoices, StartChoices):
     beta:float = .2                 # dico: how far the captioner may move; smaller is farther
     tau:float = 300.                # dico: on the distance of a loser to the winner; 0: all losers count the same; very large, such as 1e6: the worst alone
     keep:float = 0.                 # dico: weight of a penalty for winners that have become less likely
-    own_words:float = 0.            # dico: weight of cross-entropy on the pictures' own captions
+    own_words:float = 0.            # weight of cross-entropy on the pictures' own captions
     baseline:str = 'sample'         # scst: what a caption is compared with: sample (mean of the others), greedy
     cider_weight:float = 0.         # of CIDEr-D in the reward
     clip_weight:float = 1.          # of a CLIP score in the reward
@@ -149,7 +149,7 @@ def objective_of(cfg:DicoTuneConfig, reward, reference:DicoCaptioner, max_len:in
     "The objective that the config asks for, of captions with `max_len` tokens"
     decoding = dict(max_len=max_len, min_len=cfg.min_len, temperature=cfg.temperature)|(dict(groups=cfg.groups, diversity=cfg.diversity) if cfg.how=='diverse_beam' else {})
     if cfg.objective=='dico': return dico(reward, reference, cfg.k, cfg.beta, cfg.tau, cfg.how or 'beam', cfg.keep, cfg.own_words, cfg.unfinished, cfg.dropout, cfg.distinct, cfg.include_gt, **decoding)
-    return scst(reward, cfg.k, cfg.baseline, cfg.unfinished, cfg.dropout, reference, cfg.log_every, **decoding)
+    return scst(reward, cfg.k, cfg.baseline, cfg.unfinished, cfg.dropout, reference, cfg.log_every, cfg.own_words, **decoding)
 
 def frozen_copy(model:DicoCaptioner)->DicoCaptioner:
     "The same captioner without its image encoder, which is large; it never changes"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from ..core import InputError, check_ranges, pick_device
 from ..data.table import Table
+from ..models.lm import encode_captions
 from .prefix import PrefixCaptioner, load_prefix_captioner
 from .train import XEConfig
 from ..train.stage import Ground, StartChoices, begin_stage, check_select, end_stage, identity, lay_ground, load_data, read_first, run_loop, second_facts, stage_encoder, training_texts, validation_of
@@ -19,6 +20,7 @@ from ..runs import Run
 from ..train.loop import MANY, RANGES as LOOP_RANGES, Loop, loop_config, param_groups
 from ..train.rewarding import RewardChoices, file_mark, make_reward, reward_marks
 from ..train.scst import BASELINES, UNFINISHED, Health, Pictures, named_groups, scst
+from ..train.xe import CaptionGroups
 
 # %% ../../nbs/opg/03_scst.ipynb #2ef059c4
 @dataclass
@@ -32,6 +34,7 @@ class SCSTConfig(RewardChoices, StartChoices):
     length_penalty:float|None = None # see `models.decode`; None: the run's
     unfinished:str = 'sampled'      # a sample that does not end: sampled (as it is), stopped (the stop in place of its last token, as published)
     dropout:bool = False            # dropout when samples are scored
+    own_words:float = 0.            # weight of cross-entropy on the pictures' own captions beside the reward
     epochs:int = 5                  # passes over the training pictures
     steps:int|None = None           # optimiser steps; None: from epochs
     batch_size:int = 64             # pictures per step
@@ -52,10 +55,10 @@ class SCSTConfig(RewardChoices, StartChoices):
     precision:str = 'auto'          # auto, fp32, bf16
     device:str = 'auto'             # auto, cpu, cuda
     seed:int = 0                    # of everything that is drawn
-    LATER = 'consensus_weight neighbours sharpness'.split() # fields that older runs lack
+    LATER = 'consensus_weight neighbours sharpness own_words'.split() # fields that older runs lack
 
 # %% ../../nbs/opg/03_scst.ipynb #963b0fae
-RANGES = LOOP_RANGES|dict(samples=(1, MANY), max_len=(0, MANY), temperature=(1e-3, MANY), beam_size=(0, MANY), length_penalty=(0, MANY), cider_weight=(0, MANY), consensus_weight=(0, MANY), neighbours=(1, MANY), sharpness=(0, MANY), clip_weight=(0, MANY), views=(0, MANY)) # of the config here
+RANGES = LOOP_RANGES|dict(samples=(1, MANY), max_len=(0, MANY), temperature=(1e-3, MANY), beam_size=(0, MANY), length_penalty=(0, MANY), own_words=(0, MANY), cider_weight=(0, MANY), consensus_weight=(0, MANY), neighbours=(1, MANY), sharpness=(0, MANY), clip_weight=(0, MANY), views=(0, MANY)) # of the config here
 PER_STEP = 35 # samples per step of the published learning rate
 
 def check_scst(cfg:SCSTConfig):
@@ -117,9 +120,10 @@ def fit_scst(model:PrefixCaptioner, ground:Ground, reward, cfg:SCSTConfig, first
     "The loop on the reward, weights chosen by CIDEr on validation pictures, the start's among them"
     for part in filter(None, (getattr(model, k, None) for k in ('word_head', 'sparse_mask'))): part.requires_grad_(False) # sampling tells them nothing
     anchor = load_prefix_captioner(base/'model', pick_device(cfg.device), model.encoder).requires_grad_(False)
-    objective = scst(reward, cfg.samples, cfg.baseline, cfg.unfinished, cfg.dropout, anchor, cfg.log_every, max_len=cfg.max_len or first.max_len, temperature=cfg.temperature)
-    train,health = ground.train,Health(quiet)
-    loop = Loop(model, Pictures(train, len(train), min(cfg.views or first.views, first.views)), objective, dataclasses.replace(loop_config(cfg), lr=scaled_lr(cfg)), state=run/'state',
+    objective = scst(reward, cfg.samples, cfg.baseline, cfg.unfinished, cfg.dropout, anchor, cfg.log_every, cfg.own_words, max_len=cfg.max_len or first.max_len, temperature=cfg.temperature)
+    train,health,views = ground.train,Health(quiet),min(cfg.views or first.views, first.views)
+    data = CaptionGroups(train, *encode_captions(model.lm.tokenizer, training_texts(train.table), first.max_len, model.lm.stop_id), views) if cfg.own_words else Pictures(train, len(train), views)
+    loop = Loop(model, data, objective, dataclasses.replace(loop_config(cfg), lr=scaled_lr(cfg)), state=run/'state',
                 run=run, evaluate=validation_of(ground, first.n_val, cfg.select), select=cfg.select or None, watch=health, groups=named_groups if cfg.decay_by_name else param_groups,
                 identity=identity(cfg, data=train.table.fingerprint(), encoder=getattr(ground.encoder, 'fingerprint', ''), start=file_mark(base/'model'/'model.safetensors'), **reward_marks(cfg, reward)))
     run_loop(loop, run, cfg, quiet, health, system='opg', stage='scst')

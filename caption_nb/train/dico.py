@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ..core import InputError
 from ..models.decode import Proposals
 from ..rewards.mixture import as_mixture
-from .scst import in_mode, repeats, spoken, spread
+from .scst import in_mode, own_logp, repeats, spoken, spread
 
 # %% ../../nbs/train/03_dico.ipynb #8950efde
 def loser_weights(
@@ -103,7 +103,7 @@ def dico(
         ref = under(reference, batch, drawn)
         with in_mode(captioner, dropout):
             logp = captioner.logp(batch, drawn.ids, drawn.mask)
-            own = captioner.logp(batch, batch['ids'], batch['mask']).sum()/batch['mask'].sum() if own_words else 0.
+            own = own_logp(captioner, batch) if own_words else 0.
         there = drawn.mask.any(-1)
         if distinct: there = there & torch.from_numpy(first_said(texts)).to(there.device)
         loss,info = dico_loss(logp, ref, torch.as_tensor(r, device=logp.device), beta, tau, there, keep)

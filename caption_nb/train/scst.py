@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['UNFINISHED', 'BASELINES', 'NO_DECAY', 'LOWER', 'ENDS', 'SIGNS', 'Pictures', 'spoken', 'repeats', 'tally', 'spread',
-           'log_values', 'in_mode', 'per_sample', 'scst', 'named_groups', 'signs_of', 'Health', 'health_line']
+           'log_values', 'in_mode', 'per_sample', 'own_logp', 'scst', 'named_groups', 'signs_of', 'Health',
+           'health_line']
 
 # %% ../../nbs/train/02_scst.ipynb #a675b557
 import sys
@@ -109,6 +110,10 @@ def per_sample(
     "Minus the advantage times the mean log-probability of a caption's tokens"
     return -torch.as_tensor(advantage, dtype=torch.float32, device=logp.device)*logp.float()/lengths.clamp(min=1)
 
+def own_logp(captioner, batch:dict)->Tensor: # ()
+    "Mean log-probability of a token of the pictures' own captions"
+    return captioner.logp(batch, batch['ids'], batch['mask']).sum()/batch['mask'].sum()
+
 # %% ../../nbs/train/02_scst.ipynb #1934e5b3
 def scst(
     reward,                   # of `rewards.mixture`: called with (rows (b,), texts, finished (b, n)) -> (b, n)
@@ -118,6 +123,7 @@ def scst(
     dropout:bool=False,       # dropout when the samples are scored
     anchor=None,              # the captioner at the start, for `drift`
     every:int=10,             # steps between measurements of `drift`
+    own_words:float=0.,       # weight of cross-entropy on the pictures' own captions, `ids` and `mask` of the batch
     **decoding,               # of the sampling: max_len, temperature, top_k, top_p
 ):                            # objective for `train.loop.Loop`
     "The self-critical loss on captions that the captioner draws itself"
@@ -131,12 +137,14 @@ def scst(
         r,parts = mixture.scored(batch['rows'].cpu().numpy(), texts, finished)
         adv = advantage(r[:, first:], r[:, 0] if first else None)
         ids,mask = drawn.ids[:, first:],drawn.mask[:, first:]
-        with in_mode(captioner, dropout): logp = captioner.logp(batch, ids, mask)
+        with in_mode(captioner, dropout):
+            logp = captioner.logp(batch, ids, mask)
+            own = own_logp(captioner, batch) if own_words else 0.
         lengths,said = mask.sum(-1),logp.detach().double().cpu().numpy()
         more = {k:v[:, first:] for k,v in parts.items() if len(parts)>1}|(dict(baseline=r[:, :1].repeat(samples, 1)) if first else {})
         if anchor is not None and batch['step']%every==0: more['drift'] = said-_under(anchor, batch, ids, mask)
         means = tally(r[:, first:], adv, [t[first:] for t in texts], drawn.finished[:, first:].cpu().numpy(), lengths.cpu().numpy(), entropy=-said, **more)
-        return per_sample(adv, logp, lengths).sum(), logp.numel(), means
+        return per_sample(adv, logp, lengths).sum()-own_words*logp.numel()*own, logp.numel(), means
     objective.summary = log_values
     return objective
 
