@@ -40,7 +40,7 @@ class ZooData:
     "What the photo zoo is made from"
     data:str = ''                 # captions and pictures: whatever `data.readers.read_captions` reads
     images:str = ''               # folder of the pictures, where the data do not say
-    backbone:str = ''             # file of an image network's weights, see `models.vision.load_vision`; random:ARCHITECTURE for a test without one
+    backbone:str = ''             # file of an image network's weights, see `models.vision.load_vision`; random:ARCHITECTURE for a test without one; not needed for the language model alone
     extra_text:str = ''           # more captions without pictures, for the text towers and the language model
     parts:tuple[str, ...] = ('clip', 'expert', 'lm') # what to make
     n_train:int = 0               # training pictures used; 0 takes all
@@ -226,7 +226,7 @@ def done_before(folder:Path, part:str, mark:dict)->dict|None:
 @dataclass
 class Photos:
     "What the dual encoders learn from"
-    grids:np.ndarray         # (N, views, 1+r, d) of training pictures
+    grids:np.ndarray|None    # (N, views, 1+r, d) of training pictures; None where captions are all that is needed
     texts:list[list[str]]    # their captions
     extra:list[list[str]]    # captions without pictures, those of one picture together
     val:tuple|None           # grids (N, 1, 1+r, d) and captions of validation pictures
@@ -308,18 +308,19 @@ def read_extra(path:str)->list[list[str]]:
 def read_photos(
     cfg:ZooConfig,
     table:Table,        # from `read_table`
-    backbone:Backbone,
+    backbone:Backbone|None, # None: captions alone
     extra:list[list[str]], # from `read_extra`
     quiet:bool=False,
 )->Photos:
     "Features and captions of the splits that are there"
-    parts = {k:features_of(table.split(k), backbone.encoder, cfg.views if k=='train' else 1, cfg.strict) for k in ('train', 'val', 'test') if k in set(table.rows.split)}
+    tables = {k:table.split(k) for k in ('train', 'val', 'test') if k in set(table.rows.split)}
+    parts = {k:features_of(t, backbone.encoder, cfg.views if k=='train' else 1, cfg.strict) for k,t in tables.items() if backbone}
     lost = sum(len(p.lost) for p in parts.values())
     if lost: print(f'{lost} pictures could not be read and are left out', file=sys.stderr)
     grids = {k:pooled_grids(p, cfg.cells, quiet) for k,p in parts.items()}
-    texts = {k:[list(cs) for cs in p.table.rows.captions] for k,p in parts.items()}
-    mark = dict(data_fingerprint=table.fingerprint(), backbone_fingerprint=backbone.encoder.fingerprint, extra_fingerprint=_digest(extra))
-    return Photos(grids['train'], texts['train'], extra, *((grids[k], texts[k]) if k in parts else None for k in ('val', 'test')), mark)
+    texts = {k:[list(cs) for cs in (parts[k].table if k in parts else t).rows.captions] for k,t in tables.items()}
+    mark = dict(data_fingerprint=table.fingerprint(), extra_fingerprint=_digest(extra))|(dict(backbone_fingerprint=backbone.encoder.fingerprint) if backbone else {})
+    return Photos(grids.get('train'), texts['train'], extra, *((grids.get(k), texts[k]) if k in texts else None for k in ('val', 'test')), mark)
 
 def _digest(texts:list[list[str]])->str: return hashlib.sha256('\n'.join(c for cs in texts for c in cs).encode()).hexdigest()[:16]
 
@@ -385,7 +386,8 @@ def prepare_zoo(
     if table is None and not cfg.data: raise InputError('data is empty: name captioned photographs, --data path/to/flickr8k.')
     folder,began = zoo_folder(out),time.time()
     set_seed(cfg.seed)
-    backbone,extra = backbone_of(cfg.backbone, cfg.flip, cfg.seed),read_extra(cfg.extra_text) # before pictures are read or drawn
+    backbone = backbone_of(cfg.backbone, cfg.flip, cfg.seed) if {*cfg.parts}-{'lm'} else None # the language model sees no picture
+    extra = read_extra(cfg.extra_text) # before pictures are read or drawn
     photos = read_photos(cfg, read_table(cfg) if table is None else table, backbone, extra, quiet)
     result = {'features.seconds':round(time.time()-began, 1)}
     for part in cfg.parts:
