@@ -247,5 +247,5 @@ def toy_relations(
 
 # %% ../../nbs/zerocap/02_arithmetic.ipynb #48ed76ec
 TOY = dict(prompt='there is a large', max_len=2, beam_size=8, num_iterations=10, stepsize=1., ce_scale=.5, normalize_terms=True, choose='clip')
-TOY_CAPTION = dict(prompt='there is', max_len=16, beam_size=8, num_iterations=10, stepsize=1., top_size=12, clip_loss_temperature=.02, fusion_factor=.9, choose='clip')
+TOY_CAPTION = dict(prompt='there is', max_len=16, beam_size=16, num_iterations=10, stepsize=1., ce_scale=.5, top_size=8, clip_loss_temperature=.02, fusion_factor=.9, choose='clip')
 TOY_OCR = dict(prompt='there is a sign with the word', max_len=1, beam_size=8, num_iterations=10, stepsize=1., top_size=24, clip_loss_temperature=.02, fusion_factor=.9)
