@@ -1,12 +1,14 @@
 "What the kept runs in `reports` say is what the notebooks and the README claim"
 import pytest
-from caption_nb.core import read_json, repo_path
+from caption_nb.core import config_hash, make_config, read_json, repo_path, to_dict
+from caption_nb.zerocap.arithmetic import TOY_CAPTION, preset
+from caption_nb.zerocap.published import ZeroCapConfig
 
 def kept(run): return read_json(repo_path('reports')/run/'result.json')
 
 def test_zerocap_names_adds_and_reads():
     r = kept('toy/zerocap/captions')
-    assert r['test.fact_F1']>=.6 and r['test.Toy_object_F1']>=.6
+    assert all(r[f'test.{k}']>=.6 for k in ('fact_F1', 'Toy_object_F1', 'color_F1'))
     assert all(r[f'test.{k}.low']>2*r[f'test.shuffled.{k}.high'] for k in ('Toy_object_F1', 'color_F1'))
     assert r['arithmetic.hit@1']>=.6 and r['arithmetic.n']==200 and r['arithmetic.shuffled']<.1
     assert r['ocr.preset_read.low']>r['ocr.chance'] and r['ocr.sign_read.low']>r['ocr.chance']
@@ -24,3 +26,10 @@ def test_the_ablation_of_opg_says_what_its_notebook_says():
     assert len(rows)==12 and max(rows, key=rows.get) in ('mask-reference-0.1', 'aux-loss-0.1') and base>max(rows.values())
     assert rows['mask-reference-0.9']<.2*base and rows['frozen']<rows['frozen-transformer']<.65*base
     assert base-.12<rows['mask-soft'] and rows['aux-loss-0.3']<rows['aux-loss-0.1'] and rows['mapper-transformer']<rows['mapper-linear']<base
+
+def test_zerocap_takes_the_settings_that_were_best_on_validation_pictures():
+    r,ran = kept('ablation/zerocap_chosen'),kept('toy/zerocap/captions')
+    rows = {k.split('/')[0]:v for k,v in r.items() if k.endswith('/fact_F1')}
+    assert max(rows, key=rows.get)=='fluency 0.5, 8 candidates' and rows['default()']<.35
+    cfg = make_config(ZeroCapConfig, to_dict(preset('caption', **TOY_CAPTION)), 'records')
+    assert (cfg.beam_size, cfg.ce_scale, cfg.top_size)==(16, .5, 8) and config_hash(cfg)==ran['config_hash']
