@@ -20,7 +20,7 @@ from ..runs import Run
 from ..train.dico import HOWS, dico, dico_line
 from ..train.loop import MANY, RANGES as LOOP_RANGES, Loop, loop_config
 from ..train.rewarding import RewardChoices, file_mark, make_reward, reward_marks
-from ..train.scst import BASELINES, UNFINISHED, Health, Pictures, health_line, scst
+from ..train.scst import BASELINES, SOURCES, UNFINISHED, Health, Pictures, health_line, scst
 from ..train.stage import Ground, StartChoices, begin_stage, check_select, end_stage, identity, lay_ground, load_data, preset_of, read_first, run_loop, second_facts, stage_encoder, training_texts, validation_of
 from ..train.xe import CaptionGroups
 
@@ -29,7 +29,7 @@ from ..train.xe import CaptionGroups
 class CandidateChoices:
     "Where the captions come from that are compared, and how they are scored"
     k:int = 5                       # captions per picture and step
-    how:str = ''                    # dico: where captions come from: beam, which '' is, diverse_beam, or sample; scst samples
+    how:str = ''                    # where captions come from: beam, diverse_beam (dico only), or sample; '' is beam for dico, sample for scst
     temperature:float = 1.          # of the sampling
     groups:int = 0                  # diverse_beam: groups that share the k captions; 0: one for each
     diversity:float = .5            # diverse_beam: what a word costs a group for every caption of the groups before it that took it, in log-probability
@@ -85,7 +85,8 @@ def check_tune(cfg, judge:str=''):
     check_select(cfg.select, known_values(judge))
     for k,known in dict(objective=OBJECTIVES, how=('', *HOWS), baseline=BASELINES, unfinished=UNFINISHED).items():
         if getattr(cfg, k) not in known: raise InputError(f'{k} is {getattr(cfg, k)!r}; known: {", ".join(known)}.')
-    if cfg.objective=='scst' and cfg.how not in ('', 'sample'): raise InputError(f'how is {cfg.how}, but scst draws its captions; leave how empty.')
+    if cfg.objective=='scst' and cfg.how not in ('', *SOURCES): raise InputError(f'how is {cfg.how}; scst knows {", ".join(SOURCES)}.')
+    if cfg.objective=='scst' and (cfg.how, cfg.baseline)==('beam', 'greedy'): raise InputError('baseline is greedy, which rides along with samples; for how=beam it is sample.')
     if cfg.include_gt and cfg.objective=='scst': raise InputError("include_gt is for dico: scst learns from captions that it drew itself; cider_weight rewards likeness to people's.")
     if cfg.k<2: raise InputError(f'k is {cfg.k}; a winner and a loser need two captions or more.')
     if cfg.how=='diverse_beam': check_search(cfg.k, 2, cfg.groups or cfg.k)
@@ -149,7 +150,7 @@ def objective_of(cfg:DicoTuneConfig, reward, reference:DicoCaptioner, max_len:in
     "The objective that the config asks for, of captions with `max_len` tokens"
     decoding = dict(max_len=max_len, min_len=cfg.min_len, temperature=cfg.temperature)|(dict(groups=cfg.groups, diversity=cfg.diversity) if cfg.how=='diverse_beam' else {})
     if cfg.objective=='dico': return dico(reward, reference, cfg.k, cfg.beta, cfg.tau, cfg.how or 'beam', cfg.keep, cfg.own_words, cfg.unfinished, cfg.dropout, cfg.distinct, cfg.include_gt, **decoding)
-    return scst(reward, cfg.k, cfg.baseline, cfg.unfinished, cfg.dropout, reference, cfg.log_every, cfg.own_words, **decoding)
+    return scst(reward, cfg.k, cfg.baseline, cfg.unfinished, cfg.dropout, reference, cfg.log_every, cfg.own_words, cfg.how or 'sample', **decoding)
 
 def frozen_copy(model:DicoCaptioner)->DicoCaptioner:
     "The same captioner without its image encoder, which is large; it never changes"

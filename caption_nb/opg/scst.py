@@ -19,7 +19,7 @@ from ..train.stage import Ground, StartChoices, begin_stage, check_select, end_s
 from ..runs import Run
 from ..train.loop import MANY, RANGES as LOOP_RANGES, Loop, loop_config, param_groups
 from ..train.rewarding import RewardChoices, file_mark, make_reward, reward_marks
-from ..train.scst import BASELINES, UNFINISHED, Health, Pictures, named_groups, scst
+from ..train.scst import BASELINES, SOURCES, UNFINISHED, Health, Pictures, named_groups, scst
 from ..train.xe import CaptionGroups
 
 # %% ../../nbs/opg/03_scst.ipynb #2ef059c4
@@ -27,6 +27,7 @@ from ..train.xe import CaptionGroups
 class SCSTConfig(RewardChoices, StartChoices):
     "One self-critical run, from a finished cross-entropy run to scores"
     samples:int = 5                 # captions drawn per picture and step
+    how:str = 'sample'              # where they come from: sample, or beam (the captioner's best, each against the others)
     baseline:str = 'sample'         # what a sample is compared with: sample (mean of the others), greedy
     max_len:int = 20                # tokens of a sample; 0: as many as the run's captions may have
     temperature:float = 1.          # of the sampling
@@ -55,7 +56,7 @@ class SCSTConfig(RewardChoices, StartChoices):
     precision:str = 'auto'          # auto, fp32, bf16
     device:str = 'auto'             # auto, cpu, cuda
     seed:int = 0                    # of everything that is drawn
-    LATER = 'consensus_weight neighbours sharpness own_words'.split() # fields that older runs lack
+    LATER = 'consensus_weight neighbours sharpness own_words how'.split() # fields that older runs lack
 
 # %% ../../nbs/opg/03_scst.ipynb #963b0fae
 RANGES = LOOP_RANGES|dict(samples=(1, MANY), max_len=(0, MANY), temperature=(1e-3, MANY), beam_size=(0, MANY), length_penalty=(0, MANY), own_words=(0, MANY), cider_weight=(0, MANY), consensus_weight=(0, MANY), neighbours=(1, MANY), sharpness=(0, MANY), clip_weight=(0, MANY), views=(0, MANY)) # of the config here
@@ -66,6 +67,8 @@ def check_scst(cfg:SCSTConfig):
     check_ranges(cfg, RANGES)
     check_select(cfg.select)
     if cfg.baseline not in BASELINES: raise InputError(f'baseline is {cfg.baseline!r}; known: {", ".join(BASELINES)}.')
+    if cfg.how not in SOURCES: raise InputError(f'how is {cfg.how!r}; known: {", ".join(SOURCES)}.')
+    if cfg.how=='beam' and cfg.baseline=='greedy': raise InputError('baseline is greedy, which rides along with samples; for how=beam it is sample.')
     if cfg.unfinished not in UNFINISHED: raise InputError(f'unfinished is {cfg.unfinished!r}; known: {", ".join(UNFINISHED)}.')
     if not (cfg.cider_weight or cfg.consensus_weight or cfg.clip_weight): raise InputError('cider_weight, consensus_weight and clip_weight are all 0: there is no reward to train on.')
     if not cfg.run: raise InputError('run is empty: name the folder of a finished run, --run RUN.')
@@ -120,7 +123,7 @@ def fit_scst(model:PrefixCaptioner, ground:Ground, reward, cfg:SCSTConfig, first
     "The loop on the reward, weights chosen by CIDEr on validation pictures, the start's among them"
     for part in filter(None, (getattr(model, k, None) for k in ('word_head', 'sparse_mask'))): part.requires_grad_(False) # sampling tells them nothing
     anchor = load_prefix_captioner(base/'model', pick_device(cfg.device), model.encoder).requires_grad_(False)
-    objective = scst(reward, cfg.samples, cfg.baseline, cfg.unfinished, cfg.dropout, anchor, cfg.log_every, cfg.own_words, max_len=cfg.max_len or first.max_len, temperature=cfg.temperature)
+    objective = scst(reward, cfg.samples, cfg.baseline, cfg.unfinished, cfg.dropout, anchor, cfg.log_every, cfg.own_words, cfg.how, max_len=cfg.max_len or first.max_len, temperature=cfg.temperature)
     train,health,views = ground.train,Health(quiet),min(cfg.views or first.views, first.views)
     data = CaptionGroups(train, *encode_captions(model.lm.tokenizer, training_texts(train.table), first.max_len, model.lm.stop_id), views) if cfg.own_words else Pictures(train, len(train), views)
     loop = Loop(model, data, objective, dataclasses.replace(loop_config(cfg), lr=scaled_lr(cfg)), state=run/'state',
