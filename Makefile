@@ -41,6 +41,7 @@ photos: $(STAMP)
 	  -p data "$(DATA)" -p encoder "scales:224+352/4@$(BACKBONE)" -p extra_text "$(EXTRA)"
 	$(CAPNB) run nbs/experiments/opg_consensus.ipynb -p run reports/photos/opg/xe -p show_pictures False -p neighbours 0 -p samples 48 -p beam_size 5 --out reports/photos/opg/mbr
 	$(CAPNB) run nbs/experiments/opg_consensus.ipynb -p run reports/photos/opg/xe -p show_pictures False --out reports/photos/opg/consensus
+	$(CAPNB) run nbs/experiments/opg_scst.ipynb --params nbs/experiments/params/scst_photos.yml -p run reports/photos/opg/xe --out reports/photos/opg/scst
 	$(CAPNB) report reports/photos
 	$(CAPNB) report reports/photos --images "$(DATA)/images" --out reports/photos/local --private
 
