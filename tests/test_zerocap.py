@@ -73,13 +73,16 @@ def test_killed_and_continued(whole, album, tmp_path):
     after = {c['image_id']:c for c in read_json(out)}
     assert all({k:v for k,v in after[b['image_id']].items() if k!='by'}==b for b in before) # to the last digit: not done again
 
-def test_two_processes_are_one(whole, album, tmp_path):
-    out = tmp_path/'c.json'
-    p = start('--images', album, *TOY, '--multi_gpu', '--processes', 2, '--out', out, stderr=subprocess.PIPE, text=True)
+@pytest.mark.parametrize('profile', ['default', 'published'])
+def test_two_processes_are_one(profile, whole, album, tmp_path):
+    "In the published profile a step's distribution spans the beams of a picture, wherever it is captioned"
+    out,words = tmp_path/'c.json',['--images', album, *TOY, '--profile', profile]
+    p = start(*words, '--multi_gpu', '--processes', 2, '--out', out, stderr=subprocess.PIPE, text=True)
     _,err = p.communicate(timeout=600)
     assert p.returncode==0, err[-2000:]
-    check_same(out, whole)
     assert err.count('bad.png')==1 and [x.name for x in tmp_path.iterdir()]==['c.json']
+    if profile!='default': assert caption(*words, '--batch_size', 3, '--out', tmp_path/'one.json')==0
+    check_same(out, whole if profile=='default' else read_json(tmp_path/'one.json'))
 
 def test_a_failing_process_ends_the_others(album, tmp_path):
     p = start('--images', album, *TOY, '--multi_gpu', '--processes', 2, '--strict', '--out', tmp_path/'c.json', stderr=subprocess.PIPE, text=True)
