@@ -33,3 +33,10 @@ def test_zerocap_takes_the_settings_that_were_best_on_validation_pictures():
     assert max(rows, key=rows.get)=='fluency 0.5, 8 candidates' and rows['default()']<.35
     cfg = make_config(ZeroCapConfig, to_dict(preset('caption', **TOY_CAPTION)), 'records')
     assert (cfg.beam_size, cfg.ce_scale, cfg.top_size)==(16, .5, 8) and config_hash(cfg)==ran['config_hash']
+
+def test_photographs_by_opg():
+    "The second stage gains four points on its own start, searched for alike; a second opinion of similar pictures passes .54 with the first stage's weights"
+    scst,first = kept('photos/opg/scst'),kept('photos/opg/xe')
+    assert scst['start.test.CIDEr']==first['test.CIDEr'] and scst['test.CIDEr']-first['test.CIDEr']>=.04
+    assert all(scst[f'test.CIDEr.{e}']>first[f'test.CIDEr.{e}'] for e in ('low', 'high'))
+    assert kept('photos/opg/consensus')['test.CIDEr']>=.54 and kept('photos/opg/consensus')['encoder']==first['encoder']
