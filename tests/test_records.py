@@ -40,3 +40,11 @@ def test_photographs_by_opg():
     assert scst['start.test.CIDEr']==first['test.CIDEr'] and scst['test.CIDEr']-first['test.CIDEr']>=.04
     assert all(scst[f'test.CIDEr.{e}']>first[f'test.CIDEr.{e}'] for e in ('low', 'high'))
     assert kept('photos/opg/consensus')['test.CIDEr']>=.54 and kept('photos/opg/consensus')['encoder']==first['encoder']
+
+def test_the_ablation_on_photographs_says_what_its_notebook_says():
+    rows = {p.parent.parent.name:kept(p.parent.relative_to(repo_path('reports'))) for p in repo_path('reports/ablation/opg_photos').glob('*/seed-0/result.json')}
+    cider = {k:r['test.CIDEr'] for k,r in rows.items()}
+    base = cider['base']
+    assert len(rows)==13 and all(r['test.n']==500 for r in rows.values())
+    assert all(abs(cider[k]-base)<.02 for k in ('mask-soft', 'mask-ste', 'aux-loss-0.1', 'aux-loss-0.3', 'mapper-clip_mlp', 'mask-reference-0.1', 'mask-reference-0.5'))
+    assert cider['mask-reference-0.9']<.4*base and cider['frozen']<.6*base and cider['frozen-transformer']<.6*base and .02<base-cider['mapper-linear']<.03
