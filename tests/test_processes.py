@@ -66,7 +66,7 @@ def far(a, b):
     "Mean distance of two sets of weights"
     return np.concatenate([np.abs(a[k]-b[k]).ravel() for k in a]).mean()
 
-@pytest.mark.parametrize('more', ['--batch-size 8', '--batch-size 3 --baseline greedy --accumulate 2'])
+@pytest.mark.parametrize('more', ['--batch-size 8', '--batch-size 4 --how beam --own-words .5 --accumulate 2', '--batch-size 3 --baseline greedy --accumulate 2'])
 def test_two_processes_are_one(base, tmp_path, more):
     one,two = (train(tmp_path, 'opg.scst', f'scst{n}', f'{SCST} {more} --run {base}', n) for n in (1, 2))
     w = same_runs(one, two)

@@ -26,7 +26,7 @@ from ..train.xe import CaptionGroups
 @dataclass
 class SCSTConfig(RewardChoices, StartChoices):
     "One self-critical run, from a finished cross-entropy run to scores"
-    samples:int = 5                 # captions drawn per picture and step
+    samples:int = 5                 # captions per picture and step
     how:str = 'sample'              # where they come from: sample, or beam (the captioner's best, each against the others)
     baseline:str = 'sample'         # what a sample is compared with: sample (mean of the others), greedy
     max_len:int = 20                # tokens of a sample; 0: as many as the run's captions may have
@@ -69,6 +69,7 @@ def check_scst(cfg:SCSTConfig):
     if cfg.baseline not in BASELINES: raise InputError(f'baseline is {cfg.baseline!r}; known: {", ".join(BASELINES)}.')
     if cfg.how not in SOURCES: raise InputError(f'how is {cfg.how!r}; known: {", ".join(SOURCES)}.')
     if cfg.how=='beam' and cfg.baseline=='greedy': raise InputError('baseline is greedy, which rides along with samples; for how=beam it is sample.')
+    if cfg.how=='beam' and cfg.temperature!=1: raise InputError(f'temperature is {cfg.temperature}, but a beam search has none; leave it at 1, or set how to sample.')
     if cfg.unfinished not in UNFINISHED: raise InputError(f'unfinished is {cfg.unfinished!r}; known: {", ".join(UNFINISHED)}.')
     if not (cfg.cider_weight or cfg.consensus_weight or cfg.clip_weight): raise InputError('cider_weight, consensus_weight and clip_weight are all 0: there is no reward to train on.')
     if not cfg.run: raise InputError('run is empty: name the folder of a finished run, --run RUN.')

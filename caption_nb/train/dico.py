@@ -103,11 +103,11 @@ def dico(
         ref = under(reference, batch, drawn)
         with in_mode(captioner, dropout):
             logp = captioner.logp(batch, drawn.ids, drawn.mask)
-            own = own_logp(captioner, batch) if own_words else 0.
+            own = own_logp(captioner, batch).sum() if own_words else 0.
         there = drawn.mask.any(-1)
         if distinct: there = there & torch.from_numpy(first_said(texts)).to(there.device)
         loss,info = dico_loss(logp, ref, torch.as_tensor(r, device=logp.device), beta, tau, there, keep)
-        return loss.sum()-own_words*len(loss)*own, len(loss), per_picture(r, info, drawn, texts, (logp.detach()-ref).double().cpu().numpy(), parts)
+        return loss.sum()-own_words*own, len(loss), per_picture(r, info, drawn, texts, (logp.detach()-ref).double().cpu().numpy(), parts)
     objective.summary = dico_values
     return objective
 

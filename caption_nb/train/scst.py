@@ -111,15 +111,15 @@ def per_sample(
     "Minus the advantage times the mean log-probability of a caption's tokens"
     return -torch.as_tensor(advantage, dtype=torch.float32, device=logp.device)*logp.float()/lengths.clamp(min=1)
 
-def own_logp(captioner, batch:dict)->Tensor: # ()
-    "Mean log-probability of a token of the pictures' own captions"
-    return captioner.logp(batch, batch['ids'], batch['mask']).sum()/batch['mask'].sum()
+def own_logp(captioner, batch:dict)->Tensor: # (b,)
+    "Mean log-probability of a token of each picture's own captions"
+    return captioner.logp(batch, batch['ids'], batch['mask']).sum(1)/batch['mask'].sum((1, 2))
 
 # %% ../../nbs/train/02_scst.ipynb #1934e5b3
 def scst(
     reward,                   # of `rewards.mixture`: called with (rows (b,), texts, finished (b, n)) -> (b, n)
-    samples:int=5,            # captions drawn per picture
-    baseline:str='sample',    # sample: the mean of the picture's other samples; greedy: its greedy caption, which rides along
+    samples:int=5,            # captions per picture
+    baseline:str='sample',    # sample: the mean of the picture's other captions; greedy: its greedy caption, which rides along
     unfinished:str='sampled', # see `spoken`
     dropout:bool=False,       # dropout when the samples are scored
     anchor=None,              # the captioner at the start, for `drift`
@@ -128,7 +128,7 @@ def scst(
     how:str='sample',         # where the captions come from: sample, or beam, the captioner's best
     **decoding,               # of the sampling: max_len, temperature, top_k, top_p
 ):                            # objective for `train.loop.Loop`
-    "The self-critical loss on captions that the captioner draws itself"
+    "The self-critical loss on the captioner's own captions"
     if baseline not in BASELINES: raise InputError(f'baseline is {baseline!r}; known: {", ".join(BASELINES)}.')
     if unfinished not in UNFINISHED: raise InputError(f'unfinished is {unfinished!r}; known: {", ".join(UNFINISHED)}.')
     if how not in SOURCES: raise InputError(f'how is {how!r}; known: {", ".join(SOURCES)}.')
@@ -138,17 +138,19 @@ def scst(
     def objective(captioner, batch:dict)->tuple[Tensor, int, dict]:
         drawn = captioner.propose(batch, samples, how, seeds=batch['seeds'], with_greedy=bool(first), **decoding)
         texts,finished = spoken(captioner, drawn, unfinished)
+        if min(map(len, texts))<samples+first: raise InputError(f'A search gave {min(map(len, texts))} captions of a picture where {samples} were asked for: lower samples, or how=sample.')
         r,parts = mixture.scored(batch['rows'].cpu().numpy(), texts, finished)
         adv = advantage(r[:, first:], r[:, 0] if first else None)
         ids,mask = drawn.ids[:, first:],drawn.mask[:, first:]
         with in_mode(captioner, dropout):
             logp = captioner.logp(batch, ids, mask)
-            own = own_logp(captioner, batch) if own_words else 0.
+            own = own_logp(captioner, batch).sum() if own_words else 0.
         lengths,said = mask.sum(-1),logp.detach().double().cpu().numpy()
         more = {k:v[:, first:] for k,v in parts.items() if len(parts)>1}|(dict(baseline=r[:, :1].repeat(samples, 1)) if first else {})
-        if anchor is not None and batch['step']%every==0: more['drift'] = said-_under(anchor, batch, ids, mask)
+        if anchor is not None and batch['step']%every==0:
+            with in_mode(captioner, False): more['drift'] = (_under(captioner, batch, ids, mask) if dropout else said)-_under(anchor, batch, ids, mask)
         means = tally(r[:, first:], adv, [t[first:] for t in texts], drawn.finished[:, first:].cpu().numpy(), lengths.cpu().numpy(), entropy=-said, **more)
-        return per_sample(adv, logp, lengths).sum()-own_words*logp.numel()*own, logp.numel(), means
+        return per_sample(adv, logp, lengths).sum()-own_words*samples*own, logp.numel(), means
     objective.summary = log_values
     return objective
 
@@ -179,7 +181,7 @@ SIGNS = dict( # name -> (whether it shows, from the values at the start and now;
     same=(lambda a,b: b['val.distinct']<.5*a['val.distinct'], 'the pictures share their captions: {b[val.distinct]:.0%} are distinct, {a[val.distinct]:.0%} were', LOWER),
     worse=(lambda a,b: b['reward']<a['reward']-.25*abs(a['reward']), 'the reward fell from {a[reward]:.3f} to {b[reward]:.3f}', LOWER),
     nothing=(lambda a,b: b['advantage_std']<1e-3, 'the samples of a picture all get the same reward, there is nothing to learn from',
-             'raise temperature or samples; if rewards are near 0, the references or document frequencies belong to other captions (df)'),
+             'raise temperature (of samples) or the number of captions; if rewards are near 0, the references or document frequencies belong to other captions (df)'),
     open_=(lambda a,b: b['unfinished']>a['unfinished']+.1, '{b[unfinished]:.0%} of the samples do not end, {a[unfinished]:.0%} did not', ENDS+', or raise max_len'),
     short=(lambda a,b: b['length']<.7*a['length'], 'samples shortened from {a[length]:.1f} to {b[length]:.1f} tokens', ENDS+'; '+LOWER),
     repeat=(lambda a,b: b['repeats']>a['repeats']+.1, '{b[repeats]:.0%} of the samples repeat themselves, {a[repeats]:.0%} did', LOWER+'; '+ENDS),
