@@ -229,7 +229,7 @@ class Photos:
     grids:np.ndarray|None    # (N, views, 1+r, d) of training pictures; None where captions are all that is needed
     texts:list[list[str]]    # their captions
     extra:list[list[str]]    # captions without pictures, those of one picture together
-    val:tuple|None           # grids (N, 1, 1+r, d) and captions of validation pictures
+    val:tuple|None           # grids (N, 1, 1+r, d), None as above, and captions of validation pictures
     test:tuple|None          # the same of test pictures
     mark:dict                # fingerprints of all this
 
