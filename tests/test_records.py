@@ -19,6 +19,8 @@ def test_zerocap_names_adds_and_reads():
 def test_the_second_stage_of_opg_gains(seed):
     r = kept(f'toy/opg/scst/{seed}')
     assert r['seed']==seed and r['test.CIDEr']-r['start.test.CIDEr']>=.05
+    said = [c for c in read_json(repo_path('reports')/f'toy/opg/scst/{seed}/captions.json') if c['split']=='test']
+    assert len(said)==300 and not any('cut_off' in c.get('extra', {}) or any(a==b for a,b in zip(w, w[1:])) for c in said for w in [c['caption'].split()]) # they end, no word twice running
 
 def test_the_ablation_of_opg_says_what_its_notebook_says():
     rows = {p.parent.parent.name:kept(p.parent.relative_to(repo_path('reports')))['test.CIDEr'] for p in repo_path('reports/ablation/opg_toy').glob('*/seed-0/result.json')}
