@@ -50,3 +50,8 @@ def test_the_ablation_on_photographs_says_what_its_notebook_says():
     assert len(rows)==13 and all(r['test.n']==500 for r in rows.values())
     assert all(abs(cider[k]-base)<.02 for k in ('mask-soft', 'mask-ste', 'aux-loss-0.1', 'aux-loss-0.3', 'mapper-clip_mlp', 'mask-reference-0.1', 'mask-reference-0.5'))
     assert cider['mask-reference-0.9']<.4*base and cider['frozen']<.6*base and cider['frozen-transformer']<.6*base and .02<base-cider['mapper-linear']<.03
+
+def test_both_stages_of_opg_are_fast_on_a_processor():
+    r = kept('benchmarks/opg')
+    assert r['preset']=='full' and r['processors']==2 and 'cpu' in r['device']
+    assert r['xe.bf16.lowest']>=5 and r['scst.bf16.lowest']>=8 and r['xe.larger.lowest']>=5
