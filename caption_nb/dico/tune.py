@@ -20,7 +20,7 @@ from ..runs import Run
 from ..train.dico import HOWS, dico, dico_line
 from ..train.loop import MANY, RANGES as LOOP_RANGES, Loop, loop_config
 from ..train.rewarding import RewardChoices, file_mark, make_reward, reward_marks
-from ..train.scst import BASELINES, SOURCES, UNFINISHED, Health, Pictures, health_line, scst
+from ..train.scst import BASELINES, SOURCES, UNFINISHED, Health, Pictures, check_sources, health_line, scst
 from ..train.stage import Ground, StartChoices, begin_stage, check_select, end_stage, identity, lay_ground, load_data, preset_of, read_first, run_loop, second_facts, stage_encoder, training_texts, validation_of
 from ..train.xe import CaptionGroups
 
@@ -86,7 +86,7 @@ def check_tune(cfg, judge:str=''):
     for k,known in dict(objective=OBJECTIVES, how=('', *HOWS), baseline=BASELINES, unfinished=UNFINISHED).items():
         if getattr(cfg, k) not in known: raise InputError(f'{k} is {getattr(cfg, k)!r}; known: {", ".join(known)}.')
     if cfg.objective=='scst' and cfg.how not in ('', *SOURCES): raise InputError(f'how is {cfg.how}; scst knows {", ".join(SOURCES)}.')
-    if cfg.objective=='scst' and (cfg.how, cfg.baseline)==('beam', 'greedy'): raise InputError('baseline is greedy, which rides along with samples; for how=beam it is sample.')
+    if cfg.objective=='scst': check_sources(cfg.baseline, cfg.unfinished, cfg.how or 'sample')
     if cfg.include_gt and cfg.objective=='scst': raise InputError("include_gt is for dico: scst learns from captions that it drew itself; cider_weight rewards likeness to people's.")
     if cfg.k<2: raise InputError(f'k is {cfg.k}; a winner and a loser need two captions or more.')
     if cfg.how=='diverse_beam': check_search(cfg.k, 2, cfg.groups or cfg.k)

@@ -19,7 +19,7 @@ from ..train.stage import Ground, StartChoices, begin_stage, check_select, end_s
 from ..runs import Run
 from ..train.loop import MANY, RANGES as LOOP_RANGES, Loop, loop_config, param_groups
 from ..train.rewarding import RewardChoices, file_mark, make_reward, reward_marks
-from ..train.scst import BASELINES, SOURCES, UNFINISHED, Health, Pictures, named_groups, scst
+from ..train.scst import Health, Pictures, check_sources, named_groups, scst
 from ..train.xe import CaptionGroups
 
 # %% ../../nbs/opg/03_scst.ipynb #2ef059c4
@@ -66,11 +66,8 @@ def check_scst(cfg:SCSTConfig):
     "Refuse what cannot work before anything is read"
     check_ranges(cfg, RANGES)
     check_select(cfg.select)
-    if cfg.baseline not in BASELINES: raise InputError(f'baseline is {cfg.baseline!r}; known: {", ".join(BASELINES)}.')
-    if cfg.how not in SOURCES: raise InputError(f'how is {cfg.how!r}; known: {", ".join(SOURCES)}.')
-    if cfg.how=='beam' and cfg.baseline=='greedy': raise InputError('baseline is greedy, which rides along with samples; for how=beam it is sample.')
+    check_sources(cfg.baseline, cfg.unfinished, cfg.how)
     if cfg.how=='beam' and cfg.temperature!=1: raise InputError(f'temperature is {cfg.temperature}, but a beam search has none; leave it at 1, or set how to sample.')
-    if cfg.unfinished not in UNFINISHED: raise InputError(f'unfinished is {cfg.unfinished!r}; known: {", ".join(UNFINISHED)}.')
     if not (cfg.cider_weight or cfg.consensus_weight or cfg.clip_weight): raise InputError('cider_weight, consensus_weight and clip_weight are all 0: there is no reward to train on.')
     if not cfg.run: raise InputError('run is empty: name the folder of a finished run, --run RUN.')
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['UNFINISHED', 'BASELINES', 'SOURCES', 'NO_DECAY', 'LOWER', 'ENDS', 'SIGNS', 'Pictures', 'spoken', 'repeats', 'tally',
-           'spread', 'log_values', 'in_mode', 'per_sample', 'own_logp', 'scst', 'named_groups', 'signs_of', 'Health',
-           'health_line']
+           'spread', 'log_values', 'check_sources', 'in_mode', 'per_sample', 'own_logp', 'scst', 'named_groups',
+           'signs_of', 'Health', 'health_line']
 
 # %% ../../nbs/train/02_scst.ipynb #a675b557
 import sys
@@ -95,6 +95,16 @@ def log_values(
 BASELINES = ('sample', 'greedy')
 SOURCES = ('sample', 'beam')
 
+def check_sources(
+    baseline:str,   # one of BASELINES
+    unfinished:str, # one of UNFINISHED
+    how:str,        # one of SOURCES
+):
+    "Refuse what is not known, or does not go together"
+    for k,v,known in (('baseline', baseline, BASELINES), ('unfinished', unfinished, UNFINISHED), ('how', how, SOURCES)):
+        if v not in known: raise InputError(f'{k} is {v!r}; known: {", ".join(known)}.')
+    if how=='beam' and baseline=='greedy': raise InputError('baseline is greedy, which rides along with samples; for how=beam it is sample.')
+
 @contextmanager
 def in_mode(captioner:nn.Module, training:bool):
     "The captioner in that mode within the block"
@@ -129,10 +139,7 @@ def scst(
     **decoding,               # of the sampling: max_len, temperature, top_k, top_p
 ):                            # objective for `train.loop.Loop`
     "The self-critical loss on the captioner's own captions"
-    if baseline not in BASELINES: raise InputError(f'baseline is {baseline!r}; known: {", ".join(BASELINES)}.')
-    if unfinished not in UNFINISHED: raise InputError(f'unfinished is {unfinished!r}; known: {", ".join(UNFINISHED)}.')
-    if how not in SOURCES: raise InputError(f'how is {how!r}; known: {", ".join(SOURCES)}.')
-    if how=='beam' and baseline=='greedy': raise InputError('The greedy caption rides along with samples; captions of a beam search are compared with each other: baseline sample.')
+    check_sources(baseline, unfinished, how)
     if samples<1+(baseline=='sample'): raise InputError(f'samples is {samples}; the mean of the others needs two or more, greedy one.')
     mixture,first = as_mixture(reward),int(baseline=='greedy')
     def objective(captioner, batch:dict)->tuple[Tensor, int, dict]:
